@@ -1,0 +1,5 @@
+//! What the project's commands are made of. A library, so that the end-to-end tests start clusters with the same code as `cargo xtask`.
+
+pub mod cluster;
+pub mod image;
+pub mod ui;
