@@ -1,1 +1,28 @@
-//! stub
+//! The custom resources of tourniquet: types, schema and the rules that the API server enforces.
+//!
+//! This crate depends on nothing else of ours and on no client, so that every other crate, and the pure one first, can
+//! share one definition of an [`IncidentResponse`].
+
+pub mod duration;
+pub mod names;
+mod schema;
+#[allow(unreachable_pub, reason = "KubeSchema repeats each struct inside a private scope")]
+mod spec;
+mod status;
+
+pub use duration::{Duration, DurationError};
+pub use spec::*;
+pub use status::*;
+
+/// The API group of everything that people create.
+pub const GROUP: &str = "tourniquet.dev";
+
+/// The version that is served and stored.
+pub const VERSION: &str = "v1alpha1";
+
+/// The custom resource definition of [`IncidentResponse`], as `cargo xtask generate` writes it to `crds/`.
+#[must_use]
+pub fn incident_response_crd()
+-> k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition {
+    <IncidentResponse as kube::CustomResourceExt>::crd()
+}

@@ -1,0 +1,128 @@
+//! Schemas of strings that Kubernetes has rules for, with messages that say what to write instead.
+//!
+//! Bounds are part of every schema: the API server estimates what a CEL rule can cost from them, and refuses a CRD
+//! whose rules could cost too much.
+
+use schemars::{Schema, SchemaGenerator, json_schema};
+
+/// A pod's or node's name: a DNS subdomain (RFC 1123), at most 253 characters.
+pub(crate) fn subdomain(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 253,
+        "x-kubernetes-validations": [{
+            "rule": "!format.dns1123Subdomain().validate(self).hasValue()",
+            "message": "write the object's name as Kubernetes has it: lower case letters, digits, '-' and '.'",
+        }],
+    })
+}
+
+/// A namespace's or container's name: a DNS label (RFC 1123), at most 63 characters.
+pub(crate) fn dns_label(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 63,
+        "x-kubernetes-validations": [{
+            "rule": "!format.dns1123Label().validate(self).hasValue()",
+            "message": "write the name as Kubernetes has it: lower case letters, digits and '-'",
+        }],
+    })
+}
+
+/// An object's UID. Not always a UUID: the UID of a static pod is a hash.
+pub(crate) fn uid(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z0-9-]+$" })
+}
+
+/// A free string of an alert, bounded.
+fn text(max: u32) -> Schema {
+    json_schema!({ "type": "string", "maxLength": max })
+}
+
+/// A short identifier from outside.
+pub(crate) fn text_256(_: &mut SchemaGenerator) -> Schema {
+    text(256)
+}
+
+/// A title or a link from outside.
+pub(crate) fn text_1024(_: &mut SchemaGenerator) -> Schema {
+    text(1024)
+}
+
+const LABEL_RULE: &str = "self.all(k, !format.qualifiedName().validate(k).hasValue())";
+const LABEL_MESSAGE: &str =
+    "a label's key is an optional DNS prefix and '/', then at most 63 letters, digits, '-', '_' and '.'";
+
+fn label_value() -> serde_json::Value {
+    serde_json::json!({
+        "type": "string",
+        "maxLength": 63,
+        "x-kubernetes-validations": [{
+            "rule": "!format.labelValue().validate(self).hasValue()",
+            "message": "a label's value has at most 63 letters, digits, '-', '_' and '.', and begins and ends with a letter or digit",
+        }],
+    })
+}
+
+/// Labels to set: at least one.
+pub(crate) fn labels_to_set(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 16,
+        "additionalProperties": label_value(),
+        "x-kubernetes-validations": [{ "rule": LABEL_RULE, "message": LABEL_MESSAGE }],
+    })
+}
+
+/// Labels to match.
+pub(crate) fn labels_to_match(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 16,
+        "additionalProperties": label_value(),
+        "x-kubernetes-validations": [{ "rule": LABEL_RULE, "message": LABEL_MESSAGE }],
+    })
+}
+
+/// A program and its arguments, as `execve` takes them; no shell is involved.
+pub(crate) fn command(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 32,
+        "items": { "type": "string", "maxLength": 1024 },
+    })
+}
+
+/// A list of objects that server-side apply merges by `key`.
+fn map_list<T: schemars::JsonSchema>(generator: &mut SchemaGenerator, key: &str) -> Schema {
+    json_schema!({
+        "type": "array",
+        "items": generator.subschema_for::<T>(),
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": [key],
+    })
+}
+
+/// Conditions, merged by type.
+pub(crate) fn conditions(generator: &mut SchemaGenerator) -> Schema {
+    map_list::<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>(generator, "type")
+}
+
+/// Pinned targets, merged by UID.
+pub(crate) fn targets(generator: &mut SchemaGenerator) -> Schema {
+    map_list::<crate::PinnedTarget>(generator, "uid")
+}
+
+/// Outcomes of actions, merged by name.
+pub(crate) fn actions(generator: &mut SchemaGenerator) -> Schema {
+    map_list::<crate::ActionStatus>(generator, "name")
+}
+
+/// Results of one action, merged by target.
+pub(crate) fn results(generator: &mut SchemaGenerator) -> Schema {
+    map_list::<crate::TargetResult>(generator, "targetUID")
+}
