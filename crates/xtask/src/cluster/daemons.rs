@@ -208,7 +208,6 @@ fn cilium_agent(profile: Profile) -> Daemon {
         &[
             "--k8s-kubeconfig-path=@/pki/cilium.kubeconfig",
             "--lib-dir=@/cilium",
-            "--config-dir=@/cilium/config",
             "--kvstore=",
             "--identity-allocation-mode=crd",
             "--ipam=kubernetes",
