@@ -118,7 +118,8 @@ mod tests {
 
     #[test]
     fn what_people_write_is_read() {
-        for (text, seconds) in [("72h", 259_200), ("30m", 1800), ("5s", 5), ("1h30m", 5400), ("0s", 0), ("1h1s", 3601)] {
+        for (text, seconds) in [("72h", 259_200), ("30m", 1800), ("5s", 5), ("1h30m", 5400), ("0s", 0), ("1h1s", 3601)]
+        {
             assert_eq!(text.parse::<Duration>(), Ok(Duration::from_secs(seconds)), "{text}");
         }
     }

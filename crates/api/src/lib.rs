@@ -6,7 +6,11 @@
 pub mod duration;
 pub mod names;
 mod schema;
-#[allow(unreachable_pub, reason = "KubeSchema repeats each struct inside a private scope")]
+#[allow(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "KubeSchema repeats each struct inside a private scope; printcolumn repeats its keys"
+)]
 mod spec;
 mod status;
 

@@ -1,1 +1,28 @@
-//! stub
+//! What each response means: acceptance, plan, assessment and undo.
+//!
+//! Everything here is a pure function of a response, a [`World`] that somebody observed, and the [`Settings`]. There is no
+//! async, no I/O and no clock: the time is part of the world. So every decision can be tested without a cluster, and a
+//! restart at any point plans again from what is seen.
+//!
+//! One call of [`pass`] answers: what to write into status, whether the finalizer is needed, what to do next, and when to
+//! look again. What it needs to see it asks for with [`Unread`].
+
+mod accept;
+mod action;
+mod conditions;
+mod effect;
+mod isolate;
+mod pass;
+mod rbac;
+mod settings;
+mod status;
+mod world;
+
+pub use effect::{Effect, Kind, ObjectRef};
+pub use pass::{Failure, Pass, Phase, Step, pass};
+pub use rbac::rbac_rules;
+pub use settings::Settings;
+pub use status::{report_failures, unreadable};
+pub use world::{
+    AdmissionBackend, CiliumEndpoint, ClusterwidePolicy, Observation, PeerResponse, Reach, Read, Unread, World,
+};

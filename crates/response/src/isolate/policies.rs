@@ -1,0 +1,193 @@
+//! The objects that isolate a pod, and how to recognise them.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::core::{Selector, SelectorExt};
+use serde_json::{Value, json};
+use tourniquet_api::names;
+
+use crate::action::Context;
+use crate::effect::{Effect, Kind, ObjectRef};
+use crate::world::ClusterwidePolicy;
+
+/// Everything that must not reach the pod, but not the pod's own host: the kubelet's probes come from there, and a
+/// container whose liveness probe fails is restarted, which destroys its memory and writable layer.
+///
+/// Tried on Cilium 1.19.5: `all` includes the host; `kube-apiserver` includes it wherever the API server runs on the node.
+/// An API server elsewhere is `remote-node` or `world`.
+const DENIED_PEERS: [&str; 6] = ["world", "remote-node", "unmanaged", "health", "ingress", "init"];
+
+/// The label by which Cilium knows a pod's namespace; with `Exists` it selects every pod.
+const NAMESPACE_LABEL: &str = "k8s:io.kubernetes.pod.namespace";
+
+/// A label as it stands in a Cilium identity.
+pub(super) fn identity_label(response_uid: &str) -> String {
+    format!("k8s:{}={}", names::isolation_label(response_uid), names::ISOLATION_VALUE)
+}
+
+fn namespace<'a>(cx: &Context<'a>) -> &'a str {
+    cx.target.namespace.as_deref().unwrap_or_default()
+}
+
+pub(super) fn pod_ref(cx: &Context<'_>) -> ObjectRef {
+    ObjectRef {
+        kind: Kind::Pod,
+        namespace: cx.target.namespace.clone(),
+        name: cx.target.name.clone(),
+        uid: Some(cx.target.uid.clone()),
+    }
+}
+
+pub(super) fn network_policy_ref(cx: &Context<'_>, uid: Option<String>) -> ObjectRef {
+    ObjectRef {
+        kind: Kind::NetworkPolicy,
+        namespace: cx.target.namespace.clone(),
+        name: names::policy(cx.response_uid),
+        uid,
+    }
+}
+
+pub(super) fn clusterwide_ref(cx: &Context<'_>, uid: Option<String>) -> ObjectRef {
+    ObjectRef { kind: Kind::CiliumClusterwideNetworkPolicy, namespace: None, name: names::policy(cx.response_uid), uid }
+}
+
+/// A manifest of an object of ours: marked with the response that it belongs to.
+fn put(cx: &Context<'_>, object: ObjectRef, spec: Value) -> Effect {
+    let mut manifest = object.manifest();
+    manifest["metadata"]["labels"] = json!({ names::RESPONSE_LABEL: cx.response_uid });
+    manifest["metadata"]["annotations"] = json!({ names::RESPONSE_ANNOTATION: cx.response_name });
+    manifest["spec"] = spec;
+    Effect::Put { object, manager: names::field_manager(cx.response_uid), manifest }
+}
+
+fn clusterwide_spec(cx: &Context<'_>) -> Value {
+    json!({
+        "endpointSelector": { "matchLabels": {
+            format!("k8s:{}", names::isolation_label(cx.response_uid)): names::ISOLATION_VALUE,
+            NAMESPACE_LABEL: namespace(cx),
+        }},
+        "ingressDeny": [
+            { "fromEntities": DENIED_PEERS },
+            { "fromEndpoints": [{ "matchExpressions": [{ "key": NAMESPACE_LABEL, "operator": "Exists" }] }] },
+        ],
+        "egressDeny": [{ "toEntities": ["all"] }],
+    })
+}
+
+fn network_policy_spec(cx: &Context<'_>) -> Value {
+    json!({
+        "podSelector": { "matchLabels": { names::isolation_label(cx.response_uid): names::ISOLATION_VALUE } },
+        "policyTypes": ["Ingress", "Egress"],
+    })
+}
+
+/// What puts the cluster-wide deny policy in place; `None` when it is.
+pub(super) fn put_clusterwide(cx: &Context<'_>, seen: Option<&ClusterwidePolicy>) -> Option<Effect> {
+    let spec = clusterwide_spec(cx);
+    let is_ours = |seen: &ClusterwidePolicy| {
+        seen.terminating
+            || seen.spec == spec && seen.labels.get(names::RESPONSE_LABEL).is_some_and(|uid| uid == cx.response_uid)
+    };
+    (!seen.is_some_and(is_ours)).then(|| put(cx, clusterwide_ref(cx, None), spec))
+}
+
+/// What puts the network policy in place; `None` when it is.
+pub(super) fn put_network_policy(cx: &Context<'_>, seen: Option<&NetworkPolicy>) -> Option<Effect> {
+    (!seen.is_some_and(|seen| seen.metadata.deletion_timestamp.is_some() || is_deny_all(cx, seen)))
+        .then(|| put(cx, network_policy_ref(cx, None), network_policy_spec(cx)))
+}
+
+fn is_deny_all(cx: &Context<'_>, policy: &NetworkPolicy) -> bool {
+    let Some(spec) = &policy.spec else { return false };
+    let label: BTreeMap<String, String> =
+        [(names::isolation_label(cx.response_uid), names::ISOLATION_VALUE.to_owned())].into();
+    let types = spec.policy_types.clone().unwrap_or_default();
+    let selector = spec.pod_selector.clone().unwrap_or_default();
+    labels(policy.metadata.labels.as_ref(), names::RESPONSE_LABEL) == Some(cx.response_uid)
+        && selector.match_labels.unwrap_or_default() == label
+        && selector.match_expressions.unwrap_or_default().is_empty()
+        && ["Ingress", "Egress"].iter().all(|wanted| types.iter().any(|have| have == wanted))
+        && spec.ingress.as_ref().is_none_or(Vec::is_empty)
+        && spec.egress.as_ref().is_none_or(Vec::is_empty)
+}
+
+fn labels<'a>(labels: Option<&'a BTreeMap<String, String>>, key: &str) -> Option<&'a str> {
+    labels?.get(key).map(String::as_str)
+}
+
+/// The network policy of this name.
+pub(super) fn named<'a>(policies: &'a [NetworkPolicy], name: &str) -> Option<&'a NetworkPolicy> {
+    policies.iter().find(|policy| policy.metadata.name.as_deref() == Some(name))
+}
+
+/// What puts our labels on the pod; `None` when they are there and held by us.
+///
+/// The label that every isolated pod has is left out where somebody gave it another value: nothing depends on it, and a
+/// pod's author must not be able to stop the isolation with it.
+pub(super) fn put_labels(cx: &Context<'_>, pod: &Pod) -> Option<Effect> {
+    let manager = names::field_manager(cx.response_uid);
+    let held = held_labels(pod, &manager);
+    let mut wanted = vec![(names::isolation_label(cx.response_uid), names::ISOLATION_VALUE)];
+    if label(pod, names::CONTAINED_LABEL).is_none_or(|value| value == names::CONTAINED_VALUE) {
+        wanted.push((names::CONTAINED_LABEL.to_owned(), names::CONTAINED_VALUE));
+    }
+    let there = wanted.iter().all(|(key, value)| label(pod, key) == Some(value) && held.contains(&key.as_str()));
+    (!there).then(|| {
+        let labels: serde_json::Map<String, Value> =
+            wanted.into_iter().map(|(key, value)| (key, Value::from(value))).collect();
+        Effect::Apply { object: pod_ref(cx), manager, fields: json!({ "metadata": { "labels": labels } }) }
+    })
+}
+
+/// What takes our labels off the pod; `None` when we hold nothing there.
+pub(super) fn withdraw_labels(cx: &Context<'_>, pod: &Pod) -> Option<Effect> {
+    let manager = names::field_manager(cx.response_uid);
+    let fields = pod.metadata.managed_fields.iter().flatten();
+    fields
+        .into_iter()
+        .any(|entry| entry.manager.as_deref() == Some(&manager))
+        .then(|| Effect::Withdraw { object: pod_ref(cx), manager })
+}
+
+/// The labels that a manager holds by server-side apply.
+fn held_labels<'a>(pod: &'a Pod, manager: &str) -> Vec<&'a str> {
+    let entries = pod.metadata.managed_fields.iter().flatten();
+    entries
+        .filter(|entry| entry.manager.as_deref() == Some(manager) && entry.operation.as_deref() == Some("Apply"))
+        .filter_map(|entry| entry.fields_v1.as_ref()?.0.get("f:metadata")?.get("f:labels")?.as_object())
+        .flat_map(|labels| labels.keys().filter_map(|key| key.strip_prefix("f:")))
+        .collect()
+}
+
+pub(super) fn label<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
+    labels(pod.metadata.labels.as_ref(), key)
+}
+
+/// Whether a response other than this one has its isolating label on the pod.
+pub(super) fn others_hold(cx: &Context<'_>, pod: &Pod) -> bool {
+    let keys = pod.metadata.labels.iter().flatten().map(|(key, _)| key);
+    keys.into_iter().any(|key| names::response_of_isolation_label(key).is_some_and(|uid| uid != cx.response_uid))
+}
+
+/// The names of the policies, other than ours, that allow some traffic of the pod. Where policies only add up, each of
+/// them defeats a deny-all.
+pub(super) fn allowing(pod: &Pod, policies: &[NetworkPolicy]) -> Vec<String> {
+    let none = BTreeMap::new();
+    let labels_of_pod = pod.metadata.labels.as_ref().unwrap_or(&none);
+    policies
+        .iter()
+        .filter(|policy| labels(policy.metadata.labels.as_ref(), names::RESPONSE_LABEL).is_none())
+        .filter(|policy| {
+            let Some(spec) = &policy.spec else { return false };
+            let allows = spec.ingress.as_ref().is_some_and(|rules| !rules.is_empty())
+                || spec.egress.as_ref().is_some_and(|rules| !rules.is_empty());
+            // A selector that cannot be read may select the pod: rather name one policy too many.
+            allows
+                && Selector::try_from(spec.pod_selector.clone().unwrap_or_default())
+                    .map_or(true, |selector| selector.matches(labels_of_pod))
+        })
+        .filter_map(|policy| policy.metadata.name.clone())
+        .collect()
+}

@@ -1,0 +1,37 @@
+//! The operator's rights: what its actions declare, and what it needs for itself.
+
+use k8s_openapi::api::rbac::v1::PolicyRule;
+
+use crate::action::ACTIONS;
+
+/// One rule.
+pub(crate) fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRule {
+    let strings = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    PolicyRule {
+        api_groups: Some(strings(&[group])),
+        resources: Some(strings(resources)),
+        verbs: strings(verbs),
+        ..PolicyRule::default()
+    }
+}
+
+/// The rules of the operator's ClusterRole. The chart's copy is generated from this.
+#[must_use]
+pub fn rbac_rules() -> Vec<PolicyRule> {
+    let mut rules = vec![
+        // Patch is for the finalizer.
+        rule("tourniquet.dev", &["incidentresponses"], &["get", "list", "watch", "patch"]),
+        rule("tourniquet.dev", &["incidentresponses/status"], &["update"]),
+        rule("tourniquet.dev", &["incidentresponses/finalizers"], &["update"]),
+        // Acceptance: whether the API server depends on a pod.
+        rule(
+            "admissionregistration.k8s.io",
+            &["validatingwebhookconfigurations", "mutatingwebhookconfigurations"],
+            &["list"],
+        ),
+        rule("apiregistration.k8s.io", &["apiservices"], &["list"]),
+        rule("", &["services"], &["get"]),
+    ];
+    rules.extend(ACTIONS.iter().flat_map(|action| action.rbac()));
+    rules
+}

@@ -1,0 +1,170 @@
+//! What was seen of the cluster, and what has to be seen before deciding.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use serde_json::Value;
+use tourniquet_api::Answer;
+
+/// Something to look at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs, reason = "the fields name the object")]
+pub enum Read {
+    /// A pod.
+    Pod { namespace: String, name: String },
+    /// The network policies of a namespace.
+    NetworkPolicies { namespace: String },
+    /// What Cilium reports of a pod.
+    CiliumEndpoint { namespace: String, name: String },
+    /// A cluster-wide policy of Cilium.
+    ClusterwidePolicy { name: String },
+    /// The Services in a namespace that the API server itself depends on.
+    AdmissionBackends { namespace: String },
+    /// All other responses, read afresh: a release must not miss one that was created a moment ago.
+    Responses,
+    /// One connection attempt, now, for at most 50 ms: the positive control before a cut.
+    Control { address: SocketAddr },
+    /// The latest of the attempts that go on since the effects are in place.
+    Reach { address: SocketAddr },
+}
+
+/// What was seen. An object that does not exist was seen as `None`; what was not looked at is not in the [`World`].
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each belongs to the read of its name")]
+pub enum Observation {
+    Pod(Option<Box<Pod>>),
+    NetworkPolicies(Vec<NetworkPolicy>),
+    CiliumEndpoint(Option<CiliumEndpoint>),
+    ClusterwidePolicy(Option<ClusterwidePolicy>),
+    AdmissionBackends(Vec<AdmissionBackend>),
+    Responses(Vec<PeerResponse>),
+    Control(Answer),
+    Reach(Option<Reach>),
+}
+
+/// What matters of a `CiliumEndpoint`, which Cilium's agent writes for each pod that it serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CiliumEndpoint {
+    /// The UID of the pod that owns it. A new pod of the same name can still have the endpoint of the former one.
+    pub pod_uid: Option<String>,
+    /// The labels of the identity that is in force in the data path, such as `k8s:app=web`. The endpoint's own metadata
+    /// labels change before the identity does (Cilium 1.19, `pkg/endpoint`), so they prove nothing.
+    pub identity_labels: BTreeSet<String>,
+    /// `ready` when what is reported is also programmed.
+    pub state: String,
+}
+
+/// What matters of a `CiliumClusterwideNetworkPolicy`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterwidePolicy {
+    /// Its UID.
+    pub uid: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Its spec.
+    pub spec: Value,
+    /// Whether Cilium took it (`Valid=True`).
+    pub valid: bool,
+    /// Whether it is being deleted.
+    pub terminating: bool,
+}
+
+/// A Service that the API server cannot do without.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdmissionBackend {
+    /// What uses it, such as `ValidatingWebhookConfiguration gatekeeper`.
+    pub used_by: String,
+    /// The Service's name.
+    pub service: String,
+    /// The labels of the pods behind it.
+    pub selector: BTreeMap<String, String>,
+}
+
+/// What matters of another response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerResponse {
+    /// `namespace/name`.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// The pods that it isolates or may be about to isolate, as `(namespace, name, UID if pinned)`.
+    pub isolates: Vec<(String, String, Option<String>)>,
+    /// Neither deleted, released, expired nor refused.
+    pub live: bool,
+}
+
+/// The answer to a connection attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reach {
+    /// The answer.
+    pub answer: Answer,
+    /// When the first of the attempts that had this answer in a row was made.
+    pub since: Timestamp,
+}
+
+/// What has to be looked at before anything can be decided.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unread(pub BTreeSet<Read>);
+
+impl From<Read> for Unread {
+    fn from(read: Read) -> Self {
+        Self([read].into())
+    }
+}
+
+/// Everything that was seen, and when.
+#[derive(Clone, Debug, PartialEq)]
+pub struct World {
+    /// The time of this look.
+    pub now: Timestamp,
+    /// What was seen.
+    pub observed: BTreeMap<Read, Observation>,
+}
+
+/// One accessor per kind of observation: what was not looked at is an error, so it is never mistaken for absent.
+macro_rules! accessor {
+    ($(#[$doc:meta])* $name:ident($($field:ident: $type:ty),*) -> $variant:ident as $result:ty: $value:ident => $out:expr) => {
+        $(#[$doc])*
+        pub(crate) fn $name(&self, $($field: $type),*) -> Result<$result, Unread> {
+            let read = Read::$variant { $($field: $field.to_owned()),* };
+            match self.observed.get(&read) {
+                Some(Observation::$variant($value)) => Ok($out),
+                _ => Err(read.into()),
+            }
+        }
+    };
+}
+
+impl World {
+    /// A world of which nothing was seen yet.
+    #[must_use]
+    pub const fn new(now: Timestamp) -> Self {
+        Self { now, observed: BTreeMap::new() }
+    }
+
+    accessor!(pod(namespace: &str, name: &str) -> Pod as Option<&Pod>: value => value.as_deref());
+    accessor!(network_policies(namespace: &str) -> NetworkPolicies as &[NetworkPolicy]: value => value);
+    accessor!(cilium_endpoint(namespace: &str, name: &str) -> CiliumEndpoint as Option<&CiliumEndpoint>: value => value.as_ref());
+    accessor!(clusterwide_policy(name: &str) -> ClusterwidePolicy as Option<&ClusterwidePolicy>: value => value.as_ref());
+    accessor!(admission_backends(namespace: &str) -> AdmissionBackends as &[AdmissionBackend]: value => value);
+    accessor!(control(address: &SocketAddr) -> Control as Answer: value => *value);
+    accessor!(reach(address: &SocketAddr) -> Reach as Option<Reach>: value => *value);
+
+    pub(crate) fn responses(&self) -> Result<&[PeerResponse], Unread> {
+        match self.observed.get(&Read::Responses) {
+            Some(Observation::Responses(responses)) => Ok(responses),
+            _ => Err(Read::Responses.into()),
+        }
+    }
+
+    /// Fails with everything of `reads` that was not looked at, so that it can be looked at together.
+    pub(crate) fn require(&self, reads: impl IntoIterator<Item = Read>) -> Result<(), Unread> {
+        let missing: BTreeSet<Read> = reads.into_iter().filter(|read| !self.observed.contains_key(read)).collect();
+        if missing.is_empty() { Ok(()) } else { Err(Unread(missing)) }
+    }
+}
