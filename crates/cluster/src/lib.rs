@@ -1,1 +1,62 @@
-//! stub
+//! The one place that talks to Kubernetes: [`Cluster::observe`] looks, [`Cluster::perform`] acts.
+//!
+//! No decisions are made here. What to look at and what to do is decided by `tourniquet-response`.
+
+mod error;
+mod observe;
+mod perform;
+mod probe;
+mod responses;
+
+use std::time::Duration;
+
+pub use error::Error;
+use kube::{Client, Config};
+pub use probe::attempt;
+pub use responses::Written;
+use tourniquet_response::Kind;
+
+/// How long one request may take. A request that hangs must not hang the response.
+const REQUEST_LIMIT: Duration = Duration::from_secs(15);
+
+/// A cluster that can be looked at and acted on.
+#[derive(Clone)]
+pub struct Cluster {
+    client: Client,
+}
+
+impl Cluster {
+    /// A cluster behind a client made by [`client`].
+    #[must_use]
+    pub const fn new(client: Client) -> Self {
+        Self { client }
+    }
+}
+
+/// A client from the pod's service account, or from the kubeconfig outside of a cluster.
+///
+/// It does not retry by itself: kube 5's default sends a request up to 15 times on 429 and 503, writes included, while
+/// the response waits. Whoever calls decides afresh instead.
+///
+/// # Errors
+/// When there is neither a service account nor a kubeconfig, or it cannot be used.
+pub async fn client() -> Result<Client, Error> {
+    let mut config = Config::infer().await.map_err(|error| Error::Configuration(error.to_string()))?;
+    config.default_retry = false;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    Client::try_from(config).map_err(|error| Error::Configuration(error.to_string()))
+}
+
+fn api_resource(kind: Kind) -> kube::core::ApiResource {
+    let (group, version) = kind.api_version().split_once('/').unwrap_or(("", kind.api_version()));
+    let gvk = kube::core::GroupVersionKind::gvk(group, version, kind.as_str());
+    kube::core::ApiResource::from_gvk_with_plural(&gvk, kind.plural())
+}
+
+/// A request with its limit.
+async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, error::Cause> {
+    match tokio::time::timeout(REQUEST_LIMIT, request).await {
+        Ok(result) => result.map_err(error::Cause::from),
+        Err(_) => Err(error::Cause::TimedOut),
+    }
+}

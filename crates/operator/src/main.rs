@@ -1,2 +1,70 @@
-//! stub
-fn main() {}
+//! The operator: carries out `IncidentResponse` resources and undoes them.
+//!
+//! Wiring only. What to do is decided by `tourniquet-response`, done by `tourniquet-cluster`.
+
+mod controller;
+mod health;
+mod prober;
+mod reconcile;
+mod triggers;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tourniquet_response::Settings;
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+/// Carries out IncidentResponse resources and undoes them.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    /// Responses in this namespace may target anything unprotected; elsewhere only their own namespace
+    #[arg(long, env = "TOURNIQUET_RESPONSE_NAMESPACE", default_value = "incident-response")]
+    response_namespace: String,
+    /// Namespaces that are acted on only by responses that override the protection
+    #[arg(
+        long,
+        env = "TOURNIQUET_PROTECTED_NAMESPACES",
+        value_delimiter = ',',
+        default_value = "kube-system,tourniquet-system"
+    )]
+    protected_namespaces: Vec<String>,
+    /// The operator's own namespace: never acted on, or nobody could undo it
+    #[arg(long, env = "TOURNIQUET_NAMESPACE", default_value = "tourniquet-system")]
+    namespace: String,
+    /// Where /healthz and /readyz are served
+    #[arg(long, env = "TOURNIQUET_HEALTH_ADDRESS", default_value = "0.0.0.0:8080")]
+    health_address: SocketAddr,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
+    let options = Options::parse();
+    let settings = Settings {
+        response_namespace: options.response_namespace,
+        protected_namespaces: options.protected_namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
+        own_namespace: options.namespace,
+    };
+    let client = match tourniquet_cluster::client().await {
+        Ok(client) => client,
+        Err(error) => {
+            error!(%error, "cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    info!(version = env!("CARGO_PKG_VERSION"), response_namespace = settings.response_namespace, "starting");
+    match controller::run(client, settings, options.health_address).await {
+        Ok(()) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error!(%error, "stopped by an error");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -72,6 +72,14 @@ pub(crate) fn decide(response: &IncidentResponse, world: &World, settings: &Sett
             ),
         ));
     }
+    if namespace == settings.own_namespace {
+        return Ok(refuse(
+            "ProtectedNamespace",
+            format!(
+                "namespace {namespace} is the operator's own: cut off, it could not undo what it did; this cannot be overridden"
+            ),
+        ));
+    }
     if settings.protected_namespaces.contains(namespace) && !spec.override_protection {
         return Ok(refuse(
             "ProtectedNamespace",

@@ -19,7 +19,7 @@ mod status;
 mod world;
 
 pub use effect::{Effect, Kind, ObjectRef};
-pub use pass::{Failure, Pass, Phase, Step, pass};
+pub use pass::{Failure, Pass, Phase, Step, pass, peer};
 pub use rbac::rbac_rules;
 pub use settings::Settings;
 pub use status::{report_failures, unreadable};

@@ -14,7 +14,7 @@ use crate::conditions::{self, Is};
 use crate::effect::Effect;
 use crate::settings::Settings;
 use crate::status;
-use crate::world::{Read, Unread, World};
+use crate::world::{PeerResponse, Read, Unread, World};
 
 /// Where a response is in its life. Derived from the object each time, never stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -371,5 +371,34 @@ fn summarize(state: &mut ActionStatus, world: &World) {
         state.finished_at = None;
     } else {
         state.finished_at.get_or_insert(Time(world.now));
+    }
+}
+
+/// What other responses need to know of this one.
+#[must_use]
+pub fn peer(response: &IncidentResponse, now: jiff::Timestamp) -> PeerResponse {
+    let world = World::new(now);
+    let status = response.status.clone().unwrap_or_default();
+    let isolates = response.spec.actions.iter().any(|action| action.isolate.is_some());
+    let pods = if !isolates {
+        Vec::new()
+    } else if status.targets.is_empty() {
+        response.spec.target.pod.iter().map(|pod| (pod.namespace.clone(), pod.name.clone(), pod.uid.clone())).collect()
+    } else {
+        let pinned = status.targets.iter();
+        pinned
+            .map(|target| (target.namespace.clone().unwrap_or_default(), target.name.clone(), Some(target.uid.clone())))
+            .collect()
+    };
+    let phase = phase(response, &status, &world);
+    let ends = response.metadata.deletion_timestamp.is_some()
+        || response.spec.release.unwrap_or(false)
+        || response.spec.dry_run
+        || expired(response, &world);
+    PeerResponse {
+        name: full_name(response),
+        uid: response.metadata.uid.clone().unwrap_or_default(),
+        isolates: pods,
+        live: !ends && matches!(phase, Phase::Unaccepted | Phase::Holding),
     }
 }

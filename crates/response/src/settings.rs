@@ -9,6 +9,8 @@ pub struct Settings {
     pub response_namespace: String,
     /// Namespaces whose pods are not acted on unless the response overrides the protection.
     pub protected_namespaces: BTreeSet<String>,
+    /// Where the operator itself runs. Never acted on, whatever is overridden: cut off, it could not undo.
+    pub own_namespace: String,
 }
 
 impl Default for Settings {
@@ -16,6 +18,7 @@ impl Default for Settings {
         Self {
             response_namespace: "incident-response".to_owned(),
             protected_namespaces: ["kube-system", "tourniquet-system"].map(String::from).into(),
+            own_namespace: "tourniquet-system".to_owned(),
         }
     }
 }

@@ -1,0 +1,174 @@
+//! Looking: each [`Read`] becomes an [`Observation`], all of one round at the same time.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::try_join_all;
+use k8s_openapi::api::admissionregistration::v1::{
+    MutatingWebhookConfiguration, ServiceReference, ValidatingWebhookConfiguration, WebhookClientConfig,
+};
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
+use kube::api::{Api, DynamicObject, ListParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::Value;
+use tourniquet_response::{
+    AdmissionBackend, CiliumEndpoint, ClusterwidePolicy, Kind, Observation, Read, Unread, World,
+};
+
+use crate::error::{Cause, Error};
+use crate::{Cluster, api_resource, probe, within};
+
+/// The positive control before a cut: containment must not wait for it.
+const CONTROL_LIMIT: Duration = Duration::from_millis(50);
+
+impl Cluster {
+    /// Looks at everything that was asked for. `Read::Reach` is not a look at the cluster: its answers come from the
+    /// attempts that go on in the background, so here it is answered with nothing.
+    ///
+    /// # Errors
+    /// When something cannot be read. Nothing is then added: unread is not absent.
+    pub async fn observe(&self, unread: Unread, world: &mut World) -> Result<(), Error> {
+        let now = world.now;
+        let seen = try_join_all(unread.0.into_iter().map(|read| async move {
+            let observation = self.look(&read, now).await?;
+            Ok::<_, Error>((read, observation))
+        }))
+        .await?;
+        world.observed.extend(seen);
+        Ok(())
+    }
+
+    async fn look(&self, read: &Read, now: jiff::Timestamp) -> Result<Observation, Error> {
+        Ok(match read {
+            Read::Pod { namespace, name } => {
+                let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+                let pod = existing(within(api.get(name)).await)
+                    .map_err(|cause| Error::request("read", format_args!("Pod {namespace}/{name}"), cause))?;
+                Observation::Pod(pod.map(Box::new))
+            }
+            Read::NetworkPolicies { namespace } => {
+                let api: Api<NetworkPolicy> = Api::namespaced(self.client.clone(), namespace);
+                let list = within(api.list(&ListParams::default()))
+                    .await
+                    .map_err(|cause| Error::request("list NetworkPolicies of", namespace, cause))?;
+                Observation::NetworkPolicies(list.items)
+            }
+            Read::CiliumEndpoint { namespace, name } => {
+                let resource = ApiResource::from_gvk_with_plural(
+                    &GroupVersionKind::gvk("cilium.io", "v2", "CiliumEndpoint"),
+                    "ciliumendpoints",
+                );
+                let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+                let endpoint = existing(within(api.get(name)).await).map_err(|cause| {
+                    Error::request("read", format_args!("CiliumEndpoint {namespace}/{name}"), cause)
+                })?;
+                Observation::CiliumEndpoint(endpoint.as_ref().map(cilium_endpoint))
+            }
+            Read::ClusterwidePolicy { name } => {
+                let resource = api_resource(Kind::CiliumClusterwideNetworkPolicy);
+                let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+                let policy = existing(within(api.get(name)).await)
+                    .map_err(|cause| Error::request("read", format_args!("{} {name}", resource.kind), cause))?;
+                Observation::ClusterwidePolicy(policy.map(clusterwide_policy))
+            }
+            Read::AdmissionBackends { namespace } => {
+                Observation::AdmissionBackends(self.admission_backends(namespace).await?)
+            }
+            Read::Responses => Observation::Responses(self.peers(now).await?),
+            Read::Control { address } => Observation::Control(probe::attempt(*address, CONTROL_LIMIT).await),
+            Read::Reach { .. } => Observation::Reach(None),
+        })
+    }
+
+    /// The Services of a namespace that fail-closed webhooks and aggregated APIs depend on.
+    async fn admission_backends(&self, namespace: &str) -> Result<Vec<AdmissionBackend>, Error> {
+        let all = ListParams::default();
+        let validating: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
+        let mutating: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
+        let aggregated: Api<APIService> = Api::all(self.client.clone());
+        let (validating, mutating, aggregated) =
+            futures::join!(within(validating.list(&all)), within(mutating.list(&all)), within(aggregated.list(&all)));
+        let fails = |what: &'static str| move |cause| Error::request("list", what, cause);
+        let mut used: BTreeMap<String, String> = BTreeMap::new();
+        for configuration in validating.map_err(fails("ValidatingWebhookConfigurations"))? {
+            for webhook in configuration.webhooks.into_iter().flatten() {
+                if let Some(service) = depends(&webhook.client_config, webhook.failure_policy.as_deref(), namespace) {
+                    used.insert(
+                        service,
+                        format!("ValidatingWebhookConfiguration {}", name_of(&configuration.metadata)),
+                    );
+                }
+            }
+        }
+        for configuration in mutating.map_err(fails("MutatingWebhookConfigurations"))? {
+            for webhook in configuration.webhooks.into_iter().flatten() {
+                if let Some(service) = depends(&webhook.client_config, webhook.failure_policy.as_deref(), namespace) {
+                    used.insert(service, format!("MutatingWebhookConfiguration {}", name_of(&configuration.metadata)));
+                }
+            }
+        }
+        for api in aggregated.map_err(fails("APIServices"))? {
+            let service = api.spec.and_then(|spec| spec.service);
+            if let Some(service) = service.filter(|service| service.namespace.as_deref() == Some(namespace)) {
+                used.insert(service.name.unwrap_or_default(), format!("APIService {}", name_of(&api.metadata)));
+            }
+        }
+        let services: Api<Service> = Api::namespaced(self.client.clone(), namespace);
+        let services = &services;
+        let backends = try_join_all(used.into_iter().map(|(service, used_by)| async move {
+            let found = existing(within(services.get(&service)).await)
+                .map_err(|cause| Error::request("read", format_args!("Service {namespace}/{service}"), cause))?;
+            let selector = found.and_then(|found| found.spec).and_then(|spec| spec.selector).unwrap_or_default();
+            Ok::<_, Error>(AdmissionBackend { used_by, service, selector })
+        }))
+        .await?;
+        Ok(backends)
+    }
+}
+
+fn name_of(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> &str {
+    metadata.name.as_deref().unwrap_or_default()
+}
+
+/// The Service of this namespace without which the webhook refuses. A webhook without a policy fails closed.
+fn depends(client: &WebhookClientConfig, failure_policy: Option<&str>, namespace: &str) -> Option<String> {
+    let ServiceReference { name, namespace: of, .. } = client.service.as_ref()?;
+    (failure_policy != Some("Ignore") && of == namespace).then(|| name.clone())
+}
+
+/// 404 means absent, also where the kind is not served at all.
+fn existing<T>(result: Result<T, Cause>) -> Result<Option<T>, Cause> {
+    match result {
+        Ok(object) => Ok(Some(object)),
+        Err(Cause::Status { code: 404, .. }) => Ok(None),
+        Err(cause) => Err(cause),
+    }
+}
+
+fn cilium_endpoint(object: &DynamicObject) -> CiliumEndpoint {
+    let owners = object.metadata.owner_references.iter().flatten();
+    let labels = object.data.pointer("/status/identity/labels").and_then(Value::as_array);
+    CiliumEndpoint {
+        pod_uid: owners.into_iter().find(|owner| owner.kind == "Pod").map(|owner| owner.uid.clone()),
+        identity_labels: labels.into_iter().flatten().filter_map(|label| label.as_str().map(str::to_owned)).collect(),
+        state: object.data.pointer("/status/state").and_then(Value::as_str).unwrap_or_default().to_owned(),
+    }
+}
+
+fn clusterwide_policy(object: DynamicObject) -> ClusterwidePolicy {
+    let conditions = object.data.pointer("/status/conditions").and_then(Value::as_array);
+    let valid = conditions.into_iter().flatten().any(|condition| {
+        condition.get("type").and_then(Value::as_str) == Some("Valid")
+            && condition.get("status").and_then(Value::as_str) == Some("True")
+    });
+    ClusterwidePolicy {
+        uid: object.metadata.uid.unwrap_or_default(),
+        labels: object.metadata.labels.unwrap_or_default(),
+        annotations: object.metadata.annotations.unwrap_or_default(),
+        terminating: object.metadata.deletion_timestamp.is_some(),
+        valid,
+        spec: object.data.get("spec").cloned().unwrap_or_default(),
+    }
+}

@@ -1,0 +1,81 @@
+//! Effects, one request each.
+
+use http::StatusCode;
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use serde_json::Value;
+use tourniquet_response::{Effect, ObjectRef};
+
+use crate::error::{Cause, Error};
+use crate::{Cluster, api_resource, within};
+
+impl Cluster {
+    /// Carries out one effect. An object that is gone or was replaced is success: the next look sees it, and decides.
+    ///
+    /// # Errors
+    /// When the API server refuses, or somebody else holds a field with another value.
+    pub async fn perform(&self, effect: &Effect) -> Result<(), Error> {
+        let object = effect.object();
+        let api = self.api(object);
+        let done = match effect {
+            Effect::Apply { manager, fields, .. } => {
+                let mut manifest = object.manifest();
+                merge(&mut manifest, fields);
+                within(api.patch(&object.name, &apply(manager), &Patch::Apply(&manifest))).await.map(drop)
+            }
+            Effect::Withdraw { manager, .. } => {
+                within(api.patch(&object.name, &apply(manager), &Patch::Apply(&object.manifest()))).await.map(drop)
+            }
+            Effect::Put { manager, manifest, .. } => {
+                // Forced: the object is ours, and what somebody changed in it is put back.
+                within(api.patch(&object.name, &apply(manager).force(), &Patch::Apply(manifest))).await.map(drop)
+            }
+            Effect::Delete { .. } => {
+                let preconditions = Preconditions { uid: object.uid.clone(), resource_version: None };
+                let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+                within(api.delete(&object.name, &parameters)).await.map(drop)
+            }
+        };
+        match done {
+            Err(Cause::Status { code, field_conflict: false, .. })
+                if code == StatusCode::NOT_FOUND || code == StatusCode::CONFLICT =>
+            {
+                Ok(())
+            }
+            Err(cause) => Err(Error::request(doing(effect), object, cause)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn api(&self, object: &ObjectRef) -> Api<DynamicObject> {
+        let resource = api_resource(object.kind);
+        match &object.namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        }
+    }
+}
+
+const fn doing(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Apply { .. } => "apply to",
+        Effect::Withdraw { .. } => "withdraw from",
+        Effect::Put { .. } => "create or restore",
+        Effect::Delete { .. } => "delete",
+    }
+}
+
+fn apply(manager: &str) -> PatchParams {
+    PatchParams::apply(manager)
+}
+
+/// Puts `fields` into `manifest`, objects into objects.
+fn merge(manifest: &mut Value, fields: &Value) {
+    match (manifest, fields) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}

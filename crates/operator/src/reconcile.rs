@@ -1,0 +1,196 @@
+//! One response brought to where it should be: look, decide, write down, act, look again.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kube::ResourceExt;
+use kube::core::error_boundary::InvalidObject;
+use kube::runtime::controller::Action;
+use tourniquet_api::{IncidentResponse, names};
+use tourniquet_cluster::{Cluster, Written};
+use tourniquet_response::{
+    Failure, Observation, Pass, Phase, Read, Settings, World, pass, report_failures, unreadable,
+};
+use tracing::{Instrument, error, info, info_span, warn};
+
+use crate::prober::Prober;
+use crate::triggers::Stored;
+
+/// How often one reconcile looks again at its own effects. Two are usual: act, then see. A response that others keep changing
+/// goes on in the next reconcile, so that it cannot keep a worker for itself.
+const ROUNDS: usize = 8;
+/// A look that nothing gave cause to.
+const AT_THE_LATEST: Duration = Duration::from_secs(300);
+
+/// What a reconcile needs.
+pub(crate) struct Context {
+    pub(crate) cluster: Cluster,
+    pub(crate) settings: Settings,
+    pub(crate) prober: Prober,
+    /// How often in a row each response failed, for the pause before the next attempt.
+    pub(crate) failures: Mutex<BTreeMap<String, u32>>,
+}
+
+/// Why a reconcile did not come to its end. It was reported where it could be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    Cluster(#[from] tourniquet_cluster::Error),
+    #[error("{0}")]
+    Effects(String),
+}
+
+impl Context {
+    fn failures(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pause before the next attempt: 250 ms, doubling up to 30 s.
+    pub(crate) fn retry(&self, uid: &str) -> Duration {
+        let mut failures = self.failures();
+        let count = failures.entry(uid.to_owned()).or_default();
+        *count += 1;
+        Duration::from_millis(250 << (*count - 1).min(7)).min(Duration::from_secs(30))
+    }
+}
+
+/// Reconciles what is stored, readable or not.
+pub(crate) async fn reconcile(stored: Arc<Stored>, cx: Arc<Context>) -> Result<Action, Error> {
+    let name = format!("{}/{}", stored.namespace().unwrap_or_default(), stored.name_any());
+    let uid = stored.uid().unwrap_or_default();
+    let span = info_span!("response", response = name, uid);
+    async {
+        let result = match &stored.0 {
+            Ok(response) => reconcile_response(response, &cx).await,
+            Err(invalid) => mark(invalid, &cx).await,
+        };
+        match &result {
+            Ok(_) => {
+                cx.failures().remove(&uid);
+            }
+            Err(error) => warn!(%error, "tried again later"),
+        }
+        result
+    }
+    .instrument(span)
+    .await
+}
+
+/// An object that cannot be read is said to be so in its own status, and left alone.
+async fn mark(invalid: &InvalidObject, cx: &Context) -> Result<Action, Error> {
+    let metadata = &invalid.metadata;
+    let status = unreadable(&invalid.error, metadata.generation, jiff::Timestamp::now());
+    let (namespace, name) =
+        (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());
+    error!(error = invalid.error, "the stored object cannot be read");
+    cx.cluster.mark_unreadable(namespace, name, &status).await?;
+    Ok(Action::await_change())
+}
+
+async fn reconcile_response(stored: &IncidentResponse, cx: &Context) -> Result<Action, Error> {
+    let (namespace, name) = (stored.namespace().unwrap_or_default(), stored.name_any());
+    let uid = stored.uid().unwrap_or_default();
+    let mut known = None;
+    for _ in 0..ROUNDS {
+        // Never from the cache: what authorizes an effect is what is stored now.
+        let current = match known.take() {
+            Some(current) => Some(current),
+            None => cx.cluster.response(&namespace, &name).await?,
+        };
+        let Some(mut response) = current.filter(|current| current.uid().as_deref() == Some(&uid)) else {
+            cx.prober.watch(&uid, &[]);
+            return Ok(Action::await_change());
+        };
+        let plan = decide(&response, &uid, cx).await?;
+        cx.prober.watch(&uid, &plan.watch);
+
+        if serialized(&plan.status) != serialized(&response.status.clone().unwrap_or_default()) {
+            match cx.cluster.write_status(&response, &plan.status).await? {
+                Written::Stale => continue,
+                Written::Done(now) => response = *now,
+            }
+            report(&plan);
+        }
+        let has_finalizer = response.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER);
+        if has_finalizer != plan.finalizer {
+            match cx.cluster.set_finalizer(&response, plan.finalizer).await? {
+                Written::Stale => continue,
+                Written::Done(now) => response = *now,
+            }
+        }
+        if plan.steps.is_empty() {
+            let after = plan.again_after.map_or(AT_THE_LATEST, |after| {
+                Duration::try_from(after).unwrap_or_default().clamp(Duration::from_millis(50), AT_THE_LATEST)
+            });
+            let rests = matches!(plan.phase, Phase::Refused | Phase::Released | Phase::Planned | Phase::Unaccepted);
+            return Ok(if rests { Action::await_change() } else { Action::requeue(after) });
+        }
+        let failures = perform(&plan, cx).await;
+        if !failures.is_empty() {
+            let undoing = plan.phase == Phase::Releasing;
+            let status = report_failures(&response, &plan.status, undoing, &failures, jiff::Timestamp::now());
+            cx.cluster.write_status(&response, &status).await?;
+            let messages: Vec<&str> = failures.iter().map(|failure| failure.message.as_str()).collect();
+            return Err(Error::Effects(messages.join("; ")));
+        }
+        known = Some(response);
+    }
+    Ok(Action::requeue(Duration::from_millis(250)))
+}
+
+/// Looks until there is enough to decide.
+async fn decide(response: &IncidentResponse, uid: &str, cx: &Context) -> Result<Pass, Error> {
+    let mut world = World::new(jiff::Timestamp::now());
+    loop {
+        let mut unread = match pass(response, &world, &cx.settings) {
+            Ok(pass) => return Ok(pass),
+            Err(unread) => unread,
+        };
+        unread.0.retain(|read| {
+            let Read::Reach { address } = read else { return true };
+            let reach = cx.prober.reach(uid, *address);
+            world.observed.insert(read.clone(), Observation::Reach(reach));
+            false
+        });
+        cx.cluster.observe(unread, &mut world).await?;
+    }
+}
+
+/// Carries the steps out, in order. While holding, what follows a failure waits; while releasing it does not.
+async fn perform(plan: &Pass, cx: &Context) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for step in &plan.steps {
+        match cx.cluster.perform(&step.effect).await {
+            Ok(()) => info!(action = step.action, effect = %step.effect, "done"),
+            Err(error) => {
+                failures.push(Failure { action: Some(step.action.clone()), message: error.to_string() });
+                if plan.phase != Phase::Releasing {
+                    break;
+                }
+            }
+        }
+    }
+    failures
+}
+
+/// As it is stored: times have no fractions of a second there.
+fn serialized(status: &tourniquet_api::IncidentResponseStatus) -> serde_json::Value {
+    serde_json::to_value(status).unwrap_or_default()
+}
+
+fn report(plan: &Pass) {
+    let condition = |type_: &str| {
+        let condition = plan.status.conditions.iter().find(|condition| condition.type_ == type_);
+        condition.map_or("", |condition| condition.status.as_str())
+    };
+    let ready = plan.status.conditions.iter().find(|condition| condition.type_ == "Ready");
+    info!(
+        phase = ?plan.phase,
+        ready = condition("Ready"),
+        contained = condition("Contained"),
+        reason = ready.map_or("", |ready| ready.reason.as_str()),
+        message = ready.map_or("", |ready| ready.message.as_str()),
+        "reported"
+    );
+}
