@@ -45,9 +45,11 @@ use crate::{Duration, IncidentResponseStatus};
     validation = Rule::new("self.actions == oldSelf.actions")
         .message("spec.actions cannot change: delete this response and create another")
         .field_path(".actions"),
-    validation = Rule::new("self.?incident == oldSelf.?incident")
+    validation = Rule::new(
+        "has(self.incident) == has(oldSelf.incident) && (!has(self.incident) || self.incident == oldSelf.incident)")
         .message("spec.incident cannot change: delete this response and create another"),
-    validation = Rule::new("self.?requestedBy == oldSelf.?requestedBy")
+    validation = Rule::new(
+        "has(self.requestedBy) == has(oldSelf.requestedBy) && (!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy)")
         .message("spec.requestedBy cannot change: delete this response and create another"),
     validation = Rule::new("self.overrideProtection == oldSelf.overrideProtection")
         .message("spec.overrideProtection cannot change: delete this response and create another"),
@@ -190,10 +192,10 @@ pub struct PodsTarget {
     /// More matching pods than this refuse the response.
     #[serde(default = "ten")]
     #[schemars(range(min = 1, max = 50))]
-    pub limit: u32,
+    pub limit: i32,
 }
 
-fn ten() -> u32 {
+fn ten() -> i32 {
     10
 }
 

@@ -289,7 +289,7 @@ pub struct Probe {
 #[serde(rename_all = "camelCase")]
 pub struct Connections {
     /// How many there were.
-    pub count: u32,
+    pub count: i32,
     /// The first of them; all are in the evidence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub first: Vec<String>,
@@ -332,9 +332,9 @@ pub struct RunResult {
 #[serde(rename_all = "camelCase")]
 pub struct EvidenceResult {
     /// Artifacts that are stored.
-    pub artifacts_done: u32,
+    pub artifacts_done: i32,
     /// Artifacts in all.
-    pub artifacts_total: u32,
+    pub artifacts_total: i32,
     /// Bytes stored.
     pub bytes: i64,
     /// The digest of the sealed record.
