@@ -1,5 +1,8 @@
 //! What the project's commands are made of. A library, so that the end-to-end tests start clusters with the same code as `cargo xtask`.
 
 pub mod cluster;
+pub mod generate;
 pub mod image;
+pub mod install;
+pub mod test;
 pub mod ui;

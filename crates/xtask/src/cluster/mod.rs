@@ -302,6 +302,15 @@ pub enum ClusterCommand {
         /// The archive
         image: PathBuf,
     },
+    /// Builds the operator, and installs or upgrades the chart with it
+    Install {
+        /// Name of the cluster
+        #[arg(long, default_value = DEFAULT_NAME)]
+        name: String,
+        /// A value of the chart; repeatable
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+    },
     /// Process 1 of a cluster
     #[command(hide = true)]
     Supervise {
@@ -347,6 +356,9 @@ impl ClusterCommand {
                 return Err(error).context("cannot run nsenter (util-linux)");
             }
             Self::Load { name, image } => get(&name)?.load(&image)?,
+            Self::Install { name, set } => {
+                crate::install::install_ours(&get(&name)?, &set)?;
+            }
             Self::Supervise { state } => supervisor::main(&state)?,
         }
         Ok(ExitCode::SUCCESS)

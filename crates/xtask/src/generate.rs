@@ -1,0 +1,70 @@
+//! Files that are derived from the code, and the check that they are up to date.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use crate::cluster::workspace;
+
+const HEADER: &str = "# Generated from the code by `cargo xtask generate`. Do not edit.\n";
+
+/// The generated files and what they hold.
+fn files() -> Result<Vec<(PathBuf, String)>> {
+    #[derive(Serialize)]
+    struct Rules {
+        rules: Vec<k8s_openapi::api::rbac::v1::PolicyRule>,
+    }
+    let crd = yaml(&tourniquet_api::incident_response_crd())?;
+    let rules = yaml(&Rules { rules: tourniquet_response::rbac_rules() })?;
+    Ok(vec![
+        (PathBuf::from("crds/incidentresponses.yaml"), crd.clone()),
+        // Helm installs what is in this folder of a chart, once.
+        (PathBuf::from("charts/tourniquet/crds/incidentresponses.yaml"), crd),
+        (PathBuf::from("charts/tourniquet/generated/rules.yaml"), rules),
+    ])
+}
+
+fn yaml(value: &impl Serialize) -> Result<String> {
+    // Through JSON: absent fields stay absent, and keys have one order.
+    let value = serde_json::to_value(value)?;
+    Ok(format!("{HEADER}{}\n", serde_saphyr::to_string(&value)?.trim_end()))
+}
+
+/// Writes the generated files.
+///
+/// # Errors
+/// When one cannot be written.
+pub fn write() -> Result<()> {
+    for (path, text) in files()? {
+        let path = workspace().join(path);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+        }
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Fails when a generated file is not what the code says.
+///
+/// # Errors
+/// Names each such file.
+pub fn check() -> Result<()> {
+    let stale: Vec<String> = files()?
+        .into_iter()
+        .filter(|(path, text)| fs::read_to_string(workspace().join(path)).ok().as_ref() != Some(text))
+        .map(|(path, _)| display(&path))
+        .collect();
+    if !stale.is_empty() {
+        bail!("not up to date: {}\n  next: cargo xtask generate", stale.join(", "));
+    }
+    Ok(())
+}
+
+fn display(path: &Path) -> String {
+    path.display().to_string()
+}

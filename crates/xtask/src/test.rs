@@ -1,0 +1,301 @@
+//! `cargo xtask test`: everything that has to hold, the fast checks first.
+
+#![allow(clippy::print_stdout, reason = "the report of the tests is what this command is for")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Command, ExitCode, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::{
+    cluster::{self, Handle, Network, base, workspace},
+    generate,
+    install::{self, NAMESPACE, OperatorImage, Place},
+    ui::seconds,
+};
+
+/// What the pure crates must not depend on: an async runtime or a client.
+const IMPURE: [&str; 9] =
+    ["tokio", "async-std", "smol", "hyper", "tower", "reqwest", "kube-client", "kube-runtime", "futures-executor"];
+
+/// Scenarios that run at the same time on one cluster. They mostly wait for Cilium.
+const THREADS: &str = "--test-threads=6";
+
+/// One part of the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Formatting, clippy, dependencies, generated files.
+    Checks,
+    /// Unit and property tests.
+    Unit,
+    /// End-to-end tests on the cluster with Cilium.
+    Cilium,
+    /// End-to-end tests on the cluster without a policy engine.
+    None,
+}
+
+/// `cargo xtask test`
+#[derive(Debug, Args)]
+pub struct TestCommand {
+    /// Only these parts
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+    /// Only end-to-end tests whose name contains this
+    #[arg(long)]
+    filter: Option<String>,
+    /// Leave the test clusters running
+    #[arg(long)]
+    keep: bool,
+    /// Run the end-to-end tests of Cilium on this context of your kubeconfig instead (with --only cilium; needs --image)
+    #[arg(long, requires = "image")]
+    context: Option<String>,
+    /// The operator image that the cluster of --context can pull
+    #[arg(long)]
+    image: Option<String>,
+}
+
+/// Tests that ran.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    passed: u32,
+    failed: u32,
+}
+
+impl std::ops::AddAssign for Count {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+impl TestCommand {
+    /// Runs the tests. The last line says how many passed and how many failed.
+    ///
+    /// # Errors
+    /// When a check fails, or something that the tests need does not come up.
+    pub fn run(self) -> Result<ExitCode> {
+        let wanted = |part: Part| self.only.is_empty() || self.only.contains(&part);
+        let mut count = Count::default();
+        if wanted(Part::Checks) {
+            checks(&mut count)?;
+        }
+        if wanted(Part::Unit) {
+            count += phase("unit and property tests", || {
+                let mut cargo = cargo(&["test", "--workspace", "--exclude", "tourniquet-e2e", "--locked", "--quiet"]);
+                tests(&mut cargo)
+            })?;
+        }
+        for (part, network) in [(Part::Cilium, Network::Cilium), (Part::None, Network::None)] {
+            if wanted(part) && (self.context.is_none() || self.only.contains(&part)) {
+                count += self.end_to_end(network)?;
+            }
+        }
+        println!("\n{} passed, {} failed", count.passed, count.failed);
+        Ok(if count.failed == 0 && count.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn end_to_end(&self, network: Network) -> Result<Count> {
+        let name = format!("end-to-end tests, network {network}");
+        let programs = phase("end-to-end tests: build", || programs(network))?;
+        if programs.is_empty() {
+            bail!("there are no end-to-end tests for network {network}");
+        }
+        if let Some(context) = &self.context {
+            let place = Place::Context(context);
+            install::install(&place, self.image.as_deref().unwrap_or_default(), &[])?;
+            return phase(&name, || {
+                let commands = programs.iter().map(|program| {
+                    let mut command = Command::new(program);
+                    command.env("TOURNIQUET_CONTEXT", context);
+                    command
+                });
+                self.run_all(commands.collect(), network, &place)
+            });
+        }
+        let options = cluster::Options {
+            name: format!("test-{network}"),
+            network: Some(network),
+            profile: Some(cluster::Profile::Default),
+        };
+        let handle = cluster::ensure_up(&options)?;
+        let count = install::install_ours(&handle, &[]).and_then(|image| {
+            phase(&name, || {
+                let commands = programs.iter().map(|program| command(&handle, program, &image));
+                self.run_all(commands.collect(), network, &Place::Ours(&handle))
+            })
+        });
+        if !self.keep {
+            cluster::down(&options.name)?;
+        }
+        count
+    }
+
+    fn run_all(&self, commands: Vec<Command>, network: Network, place: &Place<'_>) -> Result<Count> {
+        let mut count = Count::default();
+        for mut command in commands {
+            command.arg(THREADS).env("TOURNIQUET_NETWORK", network.to_string()).args(&self.filter);
+            count += tests(&mut command)?;
+        }
+        if count.failed > 0 {
+            explain(place);
+        }
+        Ok(count)
+    }
+}
+
+fn command(handle: &Handle, program: &std::path::Path, image: &OperatorImage) -> Command {
+    let mut command = handle.command(&[program]);
+    command
+        .env("TOURNIQUET_OPERATOR", &image.program)
+        .env("TOURNIQUET_IMAGE", &image.reference)
+        .env("TOURNIQUET_PKI", handle.pki_dir())
+        .env("TOURNIQUET_WORKLOAD", cluster::WORKLOAD);
+    command
+}
+
+/// What a responder of the tests wants to see first.
+fn explain(place: &Place<'_>) {
+    let show = |title: &str, mut command: Command| {
+        eprintln!("\n--- {title}");
+        if let Ok(output) = command.stdin(Stdio::null()).output() {
+            let text = String::from_utf8_lossy(&output.stdout);
+            let lines: Vec<&str> = text.lines().collect();
+            for line in lines.iter().skip(lines.len().saturating_sub(200)) {
+                eprintln!("{line}");
+            }
+        }
+    };
+    show(
+        "the operator's log",
+        place.kubectl(&["--namespace", NAMESPACE, "logs", "deployment/tourniquet-operator", "--tail=200"]),
+    );
+    show("responses", place.kubectl(&["get", "incidentresponses", "--all-namespaces", "--output=wide"]));
+    show("policies", place.kubectl(&["get", "networkpolicies", "--all-namespaces"]));
+    show("pods", place.kubectl(&["get", "pods", "--all-namespaces", "--output=wide", "--show-labels"]));
+}
+
+fn checks(count: &mut Count) -> Result<()> {
+    let mut check = |name: &str, run: &dyn Fn() -> Result<()>| {
+        phase(name, run)?;
+        count.passed += 1;
+        Ok::<_, anyhow::Error>(())
+    };
+    check("formatting", &|| succeed(&mut cargo(&["fmt", "--all", "--check"])))?;
+    check("clippy", &|| {
+        succeed(&mut cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"]))
+    })?;
+    check("the pure crates stay pure", &|| pure("tourniquet-api").and_then(|()| pure("tourniquet-response")))?;
+    check("generated files", &generate::check)
+}
+
+/// Fails when a crate depends on a runtime or a client.
+fn pure(name: &str) -> Result<()> {
+    let output =
+        cargo(&["tree", "--package", name, "--edges", "normal", "--prefix", "none", "--format", "{p}", "--locked"])
+            .output()
+            .context("cannot run cargo tree")?;
+    if !output.status.success() {
+        bail!("cargo tree failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let tree = String::from_utf8_lossy(&output.stdout);
+    let found: Vec<&str> =
+        tree.lines().filter_map(|line| line.split(' ').next()).filter(|name| IMPURE.contains(name)).collect();
+    if !found.is_empty() {
+        bail!(
+            "{name} is pure and must stay so, but depends on {}\n  see: cargo tree --package {name}",
+            found.join(", ")
+        );
+    }
+    Ok(())
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.args(args).current_dir(workspace());
+    command
+}
+
+fn phase<T>(name: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
+    println!("== {name}");
+    let started = Instant::now();
+    let result = run().with_context(|| name.to_owned())?;
+    println!("== {name}: {}", seconds(started.elapsed()));
+    Ok(result)
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let status = command.status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("failed ({status})");
+    }
+    Ok(())
+}
+
+/// Runs test programs, shows what they print, and counts. Programs that end without a result count as one failure.
+fn tests(command: &mut Command) -> Result<Count> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the tests")?;
+    let mut count = Count::default();
+    if let Some(stdout) = child.stdout.take() {
+        let mut reader = BufReader::new(stdout);
+        let mut line = String::new();
+        while reader.read_line(&mut line)? > 0 {
+            print!("{line}");
+            std::io::stdout().flush()?;
+            if let Some(result) = line.strip_prefix("test result: ") {
+                count += Count { passed: number(result, " passed"), failed: number(result, " failed") };
+            }
+            line.clear();
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() && count.failed == 0 {
+        count.failed = 1;
+    }
+    Ok(count)
+}
+
+/// The number before a word of libtest's summary.
+fn number(line: &str, word: &str) -> u32 {
+    let before = line.find(word).and_then(|end| line.get(..end));
+    before.and_then(|text| text.rsplit([' ', '.']).next()).and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+/// Builds the end-to-end tests; those of a network are in test targets whose name starts with it.
+fn programs(network: Network) -> Result<Vec<PathBuf>> {
+    fs::create_dir_all(base())?;
+    let output =
+        cargo(&["test", "--package", "tourniquet-e2e", "--no-run", "--locked", "--quiet", "--message-format=json"])
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!("the end-to-end tests do not build");
+    }
+    let prefix = network.to_string();
+    let mut programs: Vec<PathBuf> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["kind"] == serde_json::json!(["test"]))
+        .filter(|message| message["target"]["name"].as_str().is_some_and(|name| name.starts_with(&prefix)))
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .collect();
+    programs.sort();
+    Ok(programs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::number;
+
+    #[test]
+    fn reads_the_summary_of_libtest() {
+        let line = "ok. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out";
+        assert_eq!((number(line, " passed"), number(line, " failed")), (12, 3));
+    }
+}
