@@ -28,5 +28,11 @@ pub const VERSION: &str = "v1alpha1";
 #[must_use]
 pub fn incident_response_crd()
 -> k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition {
-    <IncidentResponse as kube::CustomResourceExt>::crd()
+    let mut crd = <IncidentResponse as kube::CustomResourceExt>::crd();
+    for version in &mut crd.spec.versions {
+        if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
+            schema::refuse_null(schema);
+        }
+    }
+    crd
 }

@@ -3,6 +3,9 @@
 //! Bounds are part of every schema: the API server estimates what a CEL rule can cost from them, and refuses a CRD
 //! whose rules could cost too much.
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+};
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 /// A pod's or node's name: a DNS subdomain (RFC 1123), at most 253 characters.
@@ -125,4 +128,21 @@ pub(crate) fn actions(generator: &mut SchemaGenerator) -> Schema {
 /// Results of one action, merged by target.
 pub(crate) fn results(generator: &mut SchemaGenerator) -> Schema {
     map_list::<crate::TargetResult>(generator, "targetUID")
+}
+
+/// Takes `nullable` out of a schema, to the last field.
+///
+/// Optional fields are nullable by default, and a null is then stored and counts as present in CEL: `- isolate:` without
+/// its `{}` would pass as a verb and mean none.
+pub(crate) fn refuse_null(schema: &mut JSONSchemaProps) {
+    schema.nullable = None;
+    for property in schema.properties.iter_mut().flat_map(|properties| properties.values_mut()) {
+        refuse_null(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        refuse_null(items);
+    }
+    if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
+        refuse_null(values);
+    }
 }

@@ -101,10 +101,11 @@ pub(crate) fn decide(response: &IncidentResponse, world: &World, settings: &Sett
     }
     if !spec.override_protection {
         let labels = pod.metadata.labels.clone().unwrap_or_default();
-        let backend = world.admission_backends(namespace)?.iter().find(|backend| {
+        let backends = world.admission_backends(namespace)?.iter().filter(|backend| {
             !backend.selector.is_empty() && backend.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
         });
-        if let Some(backend) = backend {
+        // The same one is named whatever the order of the list.
+        if let Some(backend) = backends.min_by_key(|backend| (&backend.service, &backend.used_by)) {
             return Ok(refuse(
                 "AdmissionBackend",
                 format!(
@@ -166,10 +167,10 @@ fn pin(namespace: &str, pod: &Pod) -> PinnedTarget {
     }
 }
 
-/// The containers of a pod as they run now.
+/// The containers of a pod as they run now, by name.
 pub(crate) fn containers(pod: &Pod) -> Vec<PinnedContainer> {
     let Some(status) = &pod.status else { return Vec::new() };
-    status
+    let mut containers: Vec<PinnedContainer> = status
         .container_statuses
         .iter()
         .flatten()
@@ -178,5 +179,7 @@ pub(crate) fn containers(pod: &Pod) -> Vec<PinnedContainer> {
             container_id: status.container_id.clone(),
             restart_count: status.restart_count,
         })
-        .collect()
+        .collect();
+    containers.sort_by(|one, other| one.name.cmp(&other.name));
+    containers
 }

@@ -316,6 +316,7 @@ impl Look<'_> {
         pass.finalizer = true;
         let mut waits = None;
         let mut held_by = None;
+        let mut contained: Option<Contained> = None;
         // The last action that was applied is the first to be undone.
         let actions: Vec<(&Action, &ActionStatus)> =
             self.response.spec.actions.iter().zip(&pass.status.actions).rev().collect();
@@ -323,11 +324,16 @@ impl Look<'_> {
             let Some(act) = action.verb().and_then(action::action) else { continue };
             for target in &pass.status.targets {
                 let before = state.results.iter().find(|result| result.target_uid == target.uid);
-                let undo = act.undo(&self.context(target, state, before))?;
+                let cx = self.context(target, state, before);
+                let undo = act.undo(&cx)?;
                 held_by = held_by.or(undo.held_by);
                 // What was never applied needs nobody to wait.
                 if !undo.effects.is_empty() && undo.waits.is_some() {
                     waits = waits.or(undo.waits);
+                    // It goes on holding, so what is said of that goes on following what is seen.
+                    let seen = act.assess(&cx)?;
+                    contained = contained.max(seen.contained);
+                    pass.watch.extend(seen.watch);
                     continue;
                 }
                 let name = state.name.clone();
@@ -335,7 +341,7 @@ impl Look<'_> {
             }
         }
         if let Some((reason, message)) = waits {
-            status::releasing(&mut pass.status, self.response, self.world.now, reason, &message);
+            status::releasing(&mut pass.status, self.response, self.world.now, reason, &message, contained);
             pass.again_after = Some(SignedDuration::from_secs(2));
         } else if pass.steps.is_empty() {
             let reason = if expired(self.response, self.world) { "Expired" } else { "Released" };
@@ -343,7 +349,17 @@ impl Look<'_> {
             pass.finalizer = false;
             pass.phase = Phase::Released;
         } else {
-            status::releasing(&mut pass.status, self.response, self.world.now, "Releasing", "being undone");
+            // Before the first effect, not after the last: in between it can be open.
+            let contained =
+                self.response.spec.actions.iter().any(|action| action.isolate.is_some()).then_some(Contained::Open);
+            status::releasing(
+                &mut pass.status,
+                self.response,
+                self.world.now,
+                "Releasing",
+                "being undone",
+                contained,
+            );
         }
         Ok(())
     }
@@ -400,5 +416,6 @@ pub fn peer(response: &IncidentResponse, now: jiff::Timestamp) -> PeerResponse {
         uid: response.metadata.uid.clone().unwrap_or_default(),
         isolates: pods,
         live: !ends && matches!(phase, Phase::Unaccepted | Phase::Holding),
+        contains: conditions::is_true(&status.conditions, "Contained"),
     }
 }

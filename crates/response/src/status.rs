@@ -125,11 +125,17 @@ pub(crate) fn holding(
         }
     }
     match contained {
-        Some(Contained::Held) => conditions.set("Contained", Is::True, &reason, message),
-        Some(Contained::Open) => conditions.set("Contained", Is::False, &reason, message),
-        Some(Contained::Unseen) => conditions.set("Contained", Is::Unknown, &reason, message),
+        Some(contained) => conditions.set("Contained", is(contained), &reason, message),
         None if reason == "TargetGone" => conditions.set("Contained", Is::False, "TargetGone", message),
         None => {}
+    }
+}
+
+const fn is(contained: Contained) -> Is {
+    match contained {
+        Contained::Held => Is::True,
+        Contained::Open => Is::False,
+        Contained::Unseen => Is::Unknown,
     }
 }
 
@@ -176,15 +182,19 @@ pub(crate) fn released(
     }
 }
 
-/// Undo is under way, or waits.
+/// Undo is under way, or waits; `contained` is what is seen of it meanwhile, of a response that isolates.
 pub(crate) fn releasing(
     status: &mut IncidentResponseStatus,
     response: &IncidentResponse,
     now: Timestamp,
     reason: &str,
     message: &str,
+    contained: Option<Contained>,
 ) {
     let mut conditions = conditions(status, response, now);
+    if let Some(contained) = contained {
+        conditions.set("Contained", is(contained), reason, message);
+    }
     conditions.set("Reverted", Is::False, reason, message);
     conditions.set("Ready", Is::False, reason, message);
     conditions.set("Reconciling", Is::True, reason, message);

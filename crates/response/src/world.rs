@@ -96,6 +96,8 @@ pub struct PeerResponse {
     pub isolates: Vec<(String, String, Option<String>)>,
     /// Neither deleted, released, expired nor refused.
     pub live: bool,
+    /// Whether it was seen in force when it was last looked at.
+    pub contains: bool,
 }
 
 /// The answer to a connection attempt.

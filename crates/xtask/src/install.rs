@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    cluster::{Handle, base, workspace},
+    cluster::{Handle, Network, WORKLOAD, base, workspace},
     image::{Config, Layer, hex, write_archive},
     ui::{Step, run_logged},
 };
@@ -77,6 +77,67 @@ fn mebibytes(size: u64) -> String {
     format!("{}.{}", size / 1024 / 1024, size % (1024 * 1024) * 10 / (1024 * 1024))
 }
 
+/// A program that cargo built.
+pub struct Executable {
+    /// `bin` or `test`.
+    pub kind: String,
+    /// The target's name.
+    pub name: String,
+    /// The program.
+    pub path: PathBuf,
+}
+
+/// Builds, and says what was built.
+///
+/// # Errors
+/// When it does not build; cargo has then said why.
+pub fn executables(args: &[&str]) -> Result<Vec<Executable>> {
+    let output = Command::new("cargo")
+        .args(args)
+        .args(["--locked", "--quiet", "--message-format=json-render-diagnostics"])
+        .current_dir(workspace())
+        .stderr(Stdio::inherit())
+        .output()
+        .context("cannot run cargo")?;
+    if !output.status.success() {
+        bail!("cargo {} failed", args.join(" "));
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    Ok(messages
+        .filter_map(|message| {
+            Some(Executable {
+                kind: message["target"]["kind"][0].as_str()?.to_owned(),
+                name: message["target"]["name"].as_str()?.to_owned(),
+                path: message["executable"].as_str()?.into(),
+            })
+        })
+        .collect())
+}
+
+/// Builds the program that test pods run: static, since it runs in any image.
+///
+/// # Errors
+/// When it does not build.
+pub fn build_traffic() -> Result<PathBuf> {
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let built = executables(&["build", "--release", "--package", "tourniquet-traffic", "--target", &target])?;
+    built.into_iter().next().map(|built| built.path).context("cargo built no tourniquet-traffic")
+}
+
+/// Cilium's definitions of its resources, from the Go module of the version that the test cluster runs.
+fn cilium_crds() -> Result<PathBuf> {
+    let output = Command::new("go")
+        .args(["mod", "download", "-json", "github.com/cilium/cilium"])
+        .current_dir(workspace().join("tests/cluster/cilium"))
+        .env("GOWORK", "off")
+        .output()
+        .context("cannot run go")?;
+    let module: serde_json::Value = serde_json::from_slice(&output.stdout).context("go mod download printed no JSON")?;
+    let folder = module["Dir"].as_str().context("go mod download names no folder")?;
+    Ok(PathBuf::from(folder).join("pkg/k8s/apis/cilium.io/client/crds/v2"))
+}
+
 /// A cluster to install into and test on.
 pub enum Place<'a> {
     /// One that this project runs.
@@ -94,6 +155,39 @@ impl Place<'_> {
     /// `helm` with these arguments.
     pub fn helm(&self, args: &[&str]) -> Command {
         self.tool("helm", "--kube-context", args)
+    }
+
+    /// One of our own programs, told about the cluster. With `operator`, it may run operators of its own.
+    ///
+    /// # Errors
+    /// When something that it needs cannot be found.
+    pub fn program(
+        &self,
+        program: &Path,
+        network: Network,
+        traffic: &Path,
+        operator: Option<&OperatorImage>,
+    ) -> Result<Command> {
+        let mut command = match self {
+            Self::Ours(handle) => handle.command(&[program]),
+            Self::Context(_) => Command::new(program),
+        };
+        let (context, image) = match self {
+            Self::Ours(handle) => (handle.name(), WORKLOAD),
+            Self::Context(context) => (*context, "docker.io/library/busybox:1.37"),
+        };
+        command
+            .env("TOURNIQUET_CONTEXT", context)
+            .env("TOURNIQUET_NETWORK", network.to_string())
+            .env("TOURNIQUET_WORKLOAD", image)
+            .env("TOURNIQUET_TRAFFIC", traffic);
+        if let Some(operator) = operator {
+            command.env("TOURNIQUET_OPERATOR", &operator.program);
+        }
+        if network == Network::None {
+            command.env("TOURNIQUET_CILIUM_CRDS", cilium_crds()?);
+        }
+        Ok(command)
     }
 
     fn tool(&self, program: &str, flag: &str, args: &[&str]) -> Command {

@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::Instant,
 };
@@ -14,9 +14,9 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    cluster::{self, Handle, Network, base, workspace},
+    cluster::{self, Network, base, workspace},
     generate,
-    install::{self, NAMESPACE, OperatorImage, Place},
+    install::{self, NAMESPACE, Place},
     ui::seconds,
 };
 
@@ -110,12 +110,13 @@ impl TestCommand {
             let place = Place::Context(context);
             install::install(&place, self.image.as_deref().unwrap_or_default(), &[])?;
             return phase(&name, || {
-                let commands = programs.iter().map(|program| {
-                    let mut command = Command::new(program);
-                    command.env("TOURNIQUET_CONTEXT", context);
-                    command
-                });
-                self.run_all(commands.collect(), network, &place)
+                let (apart, programs): (Vec<_>, Vec<_>) = programs.iter().partition(|program| needs_our_cluster(program));
+                for program in apart {
+                    println!("not run on --context, it needs the node's processes: {}", program.display());
+                }
+                let traffic = install::build_traffic()?;
+                let commands = programs.into_iter().map(|program| place.program(program, network, &traffic, None));
+                self.run_all(commands.collect::<Result<_>>()?, &place)
             });
         }
         let options = cluster::Options {
@@ -124,10 +125,12 @@ impl TestCommand {
             profile: Some(cluster::Profile::Default),
         };
         let handle = cluster::ensure_up(&options)?;
+        let place = Place::Ours(&handle);
         let count = install::install_ours(&handle, &[]).and_then(|image| {
+            let traffic = install::build_traffic()?;
             phase(&name, || {
-                let commands = programs.iter().map(|program| command(&handle, program, &image));
-                self.run_all(commands.collect(), network, &Place::Ours(&handle))
+                let commands = programs.iter().map(|program| place.program(program, network, &traffic, Some(&image)));
+                self.run_all(commands.collect::<Result<_>>()?, &place)
             })
         });
         if !self.keep {
@@ -136,10 +139,10 @@ impl TestCommand {
         count
     }
 
-    fn run_all(&self, commands: Vec<Command>, network: Network, place: &Place<'_>) -> Result<Count> {
+    fn run_all(&self, commands: Vec<Command>, place: &Place<'_>) -> Result<Count> {
         let mut count = Count::default();
         for mut command in commands {
-            command.arg(THREADS).env("TOURNIQUET_NETWORK", network.to_string()).args(&self.filter);
+            command.arg(THREADS).args(&self.filter);
             count += tests(&mut command)?;
         }
         if count.failed > 0 {
@@ -149,14 +152,9 @@ impl TestCommand {
     }
 }
 
-fn command(handle: &Handle, program: &std::path::Path, image: &OperatorImage) -> Command {
-    let mut command = handle.command(&[program]);
-    command
-        .env("TOURNIQUET_OPERATOR", &image.program)
-        .env("TOURNIQUET_IMAGE", &image.reference)
-        .env("TOURNIQUET_PKI", handle.pki_dir())
-        .env("TOURNIQUET_WORKLOAD", cluster::WORKLOAD);
-    command
+/// Tests that run an operator of their own do so in a pod's network namespace.
+fn needs_our_cluster(program: &Path) -> bool {
+    program.file_name().is_some_and(|name| name.to_string_lossy().contains("crash"))
 }
 
 /// What a responder of the tests wants to see first.
@@ -269,21 +267,11 @@ fn number(line: &str, word: &str) -> u32 {
 /// Builds the end-to-end tests; those of a network are in test targets whose name starts with it.
 fn programs(network: Network) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(base())?;
-    let output =
-        cargo(&["test", "--package", "tourniquet-e2e", "--no-run", "--locked", "--quiet", "--message-format=json"])
-            .stderr(Stdio::inherit())
-            .output()
-            .context("cannot run cargo")?;
-    if !output.status.success() {
-        bail!("the end-to-end tests do not build");
-    }
     let prefix = network.to_string();
-    let mut programs: Vec<PathBuf> = String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["kind"] == serde_json::json!(["test"]))
-        .filter(|message| message["target"]["name"].as_str().is_some_and(|name| name.starts_with(&prefix)))
-        .filter_map(|message| message["executable"].as_str().map(PathBuf::from))
+    let mut programs: Vec<PathBuf> = install::executables(&["test", "--package", "tourniquet-e2e", "--tests", "--no-run"])?
+        .into_iter()
+        .filter(|built| built.kind == "test" && built.name.starts_with(&prefix))
+        .map(|built| built.path)
         .collect();
     programs.sort();
     Ok(programs)

@@ -1,1 +1,26 @@
-//! stub
+//! Given, when, then on a real cluster: what the end-to-end tests, the demo and the measurements are written with.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this crate is tests; a failed expectation ends one")]
+#![allow(missing_docs, reason = "names of fixtures are their documentation; what is not obvious is documented")]
+
+pub mod crash;
+pub mod environment;
+pub mod pods;
+pub mod responses;
+pub mod scenario;
+pub mod snapshot;
+pub mod sweep;
+pub mod traffic;
+pub mod until;
+
+pub use environment::Environment;
+pub use pods::TestPod;
+pub use responses::{Spec, TestResponse};
+pub use scenario::{Scenario, scenario};
+pub use traffic::{Answer, Attempts, Stream};
+pub use until::until;
+
+/// Where responses that may target anything are created.
+pub const RESPONSE_NAMESPACE: &str = "incident-response";
+/// Where the operator runs.
+pub const OPERATOR_NAMESPACE: &str = "tourniquet-system";

@@ -15,7 +15,7 @@ use tourniquet_api::{Answer, Assurance, Direction, Outcome, Probe, Residual, Ver
 use crate::action::{Act, Assessment, Contained, Context, Plan, Undo};
 use crate::effect::Effect;
 use crate::rbac::rule;
-use crate::world::{Read, Unread};
+use crate::world::{PeerResponse, Read, Unread};
 
 pub(crate) const ISOLATE: Isolate = Isolate;
 
@@ -133,7 +133,7 @@ impl Act for Isolate {
         }
         let allowing = policies::allowing(pod, cx.world.network_policies(place(cx).0)?);
         let verdict = judge(&Seen {
-            engine: engine(cx, cx.response_uid)?,
+            engine: engine(cx, cx.response_uid, was_in_force(cx))?,
             after,
             controlled: !assessment.watch.is_empty(),
             others: policies::others_hold(cx, pod),
@@ -156,22 +156,18 @@ impl Act for Isolate {
         let pod = pod(cx)?;
         let mut undo = Undo::default();
         if let Some(pod) = pod.filter(|pod| !finished(pod)) {
-            for peer in cx.world.responses()? {
-                if !peer.live || peer.uid == cx.response_uid || !isolates(&peer.isolates, cx) {
-                    continue;
-                }
-                if holds(cx, pod, &peer.uid)? {
+            let mut peers: Vec<&PeerResponse> = cx.world.responses()?.iter().collect();
+            peers.retain(|peer| peer.live && peer.uid != cx.response_uid && isolates(&peer.isolates, cx));
+            // The same one is named whatever the order of the list.
+            peers.sort_by_key(|peer| (&peer.name, &peer.uid));
+            for peer in peers {
+                if holds(cx, pod, &peer.uid, peer.contains)? {
                     undo.held_by.get_or_insert(peer.name.clone());
                 } else if contributes(cx, pod)? {
-                    undo.waits = Some((
-                        "WaitingForHolder",
-                        format!(
-                            "response {} also isolates pod {}/{} and is not in force yet",
-                            peer.name,
-                            place(cx).0,
-                            place(cx).1
-                        ),
-                    ));
+                    let (namespace, name) = place(cx);
+                    let message =
+                        format!("response {} also isolates pod {namespace}/{name} and is not in force yet", peer.name);
+                    undo.waits.get_or_insert(("WaitingForHolder", message));
                 }
             }
             if undo.held_by.is_some() {
@@ -227,15 +223,18 @@ fn endpoint_serves(cx: &Context<'_>) -> Result<bool, Unread> {
     Ok(endpoint.is_some_and(|endpoint| endpoint.pod_uid.as_deref() == Some(&cx.target.uid)))
 }
 
+/// Whether this response was in force on the pod when it was last looked at.
+fn was_in_force(cx: &Context<'_>) -> bool {
+    cx.before.is_some_and(|before| before.outcome == Outcome::Done)
+}
+
 /// What the engine says of one response's policy on this pod.
-fn engine(cx: &Context<'_>, response_uid: &str) -> Result<Engine, Unread> {
+fn engine(cx: &Context<'_>, response_uid: &str, was_in_force: bool) -> Result<Engine, Unread> {
     if !endpoint_serves(cx)? {
         return Ok(Engine::Silent);
     }
     let (namespace, name) = place(cx);
     // An endpoint that waits for its next identity goes on enforcing the present one.
-    let was_in_force =
-        response_uid == cx.response_uid && cx.before.is_some_and(|before| before.outcome == Outcome::Done);
     let in_force = cx.world.cilium_endpoint(namespace, name)?.is_some_and(|endpoint| {
         (endpoint.state == "ready" || was_in_force)
             && endpoint.identity_labels.contains(&policies::identity_label(response_uid))
@@ -248,8 +247,8 @@ fn engine(cx: &Context<'_>, response_uid: &str) -> Result<Engine, Unread> {
 }
 
 /// Whether a response holds the pod, as far as anybody reports: in force where the engine says so, else in place.
-fn holds(cx: &Context<'_>, pod: &Pod, response_uid: &str) -> Result<bool, Unread> {
-    match engine(cx, response_uid)? {
+fn holds(cx: &Context<'_>, pod: &Pod, response_uid: &str, was_in_force: bool) -> Result<bool, Unread> {
+    match engine(cx, response_uid, was_in_force)? {
         Engine::Cilium { in_force } => Ok(in_force),
         Engine::Silent => {
             let existing = cx.world.network_policies(place(cx).0)?;
@@ -263,7 +262,7 @@ fn holds(cx: &Context<'_>, pod: &Pod, response_uid: &str) -> Result<bool, Unread
 /// side of yes: an endpoint whose labels have just changed is not `ready`, and enforces its present identity all the same.
 fn contributes(cx: &Context<'_>, pod: &Pod) -> Result<bool, Unread> {
     if !endpoint_serves(cx)? {
-        return holds(cx, pod, cx.response_uid);
+        return holds(cx, pod, cx.response_uid, was_in_force(cx));
     }
     let (namespace, name) = place(cx);
     let endpoint = cx.world.cilium_endpoint(namespace, name)?;

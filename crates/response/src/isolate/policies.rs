@@ -80,6 +80,9 @@ fn network_policy_spec(cx: &Context<'_>) -> Value {
     json!({
         "podSelector": { "matchLabels": { names::isolation_label(cx.response_uid): names::ISOLATION_VALUE } },
         "policyTypes": ["Ingress", "Egress"],
+        // Said although it is the default: an apply takes out rules that somebody added only where it names the list.
+        "ingress": [],
+        "egress": [],
     })
 }
 
@@ -176,7 +179,7 @@ pub(super) fn others_hold(cx: &Context<'_>, pod: &Pod) -> bool {
 pub(super) fn allowing(pod: &Pod, policies: &[NetworkPolicy]) -> Vec<String> {
     let none = BTreeMap::new();
     let labels_of_pod = pod.metadata.labels.as_ref().unwrap_or(&none);
-    policies
+    let mut allowing: Vec<String> = policies
         .iter()
         .filter(|policy| labels(policy.metadata.labels.as_ref(), names::RESPONSE_LABEL).is_none())
         .filter(|policy| {
@@ -189,5 +192,8 @@ pub(super) fn allowing(pod: &Pod, policies: &[NetworkPolicy]) -> Vec<String> {
                     .map_or(true, |selector| selector.matches(labels_of_pod))
         })
         .filter_map(|policy| policy.metadata.name.clone())
-        .collect()
+        .collect();
+    // The same message whatever the order of the list: another one would be another status, to be written again.
+    allowing.sort();
+    allowing
 }

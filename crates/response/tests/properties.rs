@@ -1,0 +1,203 @@
+//! The laws, against an in-memory cluster: what is applied is undone exactly, whatever happens in between, and nothing is
+//! claimed that is not so.
+//!
+//! Laws 2, 3 and 4 hold at every moment, so the simulation checks them after every change (`simulation/laws.rs`). The
+//! properties here check what holds at the end, or between two looks.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests: a panic is a failed test")]
+
+mod fixtures;
+mod simulation;
+
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+use serde_json::{Value, json};
+use simulation::Sim;
+use simulation::network::Engine;
+use simulation::operator::{Operator, same};
+use simulation::story::{engine, everybody_lets_go, happen, quiet_story, story};
+use tourniquet_response::{Observation, Settings, pass};
+
+use crate::fixtures::{POD, says};
+
+/// A failure leaves its seed beside this file, to be tried again first.
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    }
+}
+
+const ENGINES: [Engine; 3] = [Engine::Cilium, Engine::Additive, Engine::None];
+
+proptest! {
+    #![proptest_config(cases(256))]
+
+    /// Laws 1 to 4 and 7, in any story: overlapping responses, crashes, refused effects, other people's changes.
+    #[test]
+    fn nothing_is_left_of_us_and_everything_of_others(engine in engine(), events in story()) {
+        let mut sim = Sim::new(engine);
+        let mut operator = Operator::default();
+        happen(&mut sim, &mut operator, &events);
+        everybody_lets_go(&mut sim, &mut operator);
+
+        prop_assert_eq!(sim.responses.keys().collect::<Vec<_>>(), Vec::<&String>::new(), "undo ends");
+        prop_assert_eq!(sim.traces(), Vec::<String>::new());
+        similar_asserts::assert_eq!(sim.pods, sim.untouched.pods);
+        similar_asserts::assert_eq!(sim.policies, sim.untouched.policies);
+    }
+
+    /// Where the engine reports, every response that lives is in force in the end, and says so.
+    #[test]
+    fn on_cilium_every_response_that_lives_comes_to_hold(events in quiet_story()) {
+        let mut sim = Sim::new(Engine::Cilium);
+        let mut operator = Operator::default();
+        happen(&mut sim, &mut operator, &events);
+        operator.settle(&mut sim);
+
+        let pod = sim.pods[POD].uid.clone();
+        for (name, response) in &sim.responses {
+            let holds = if sim.isolates_now(response, &pod) { "True/DenyTier" } else { "False/" };
+            prop_assert!(says(&sim.status(name), "Contained").starts_with(holds), "{}: {:?}", name, response.status);
+        }
+    }
+
+    /// Once at rest, looking again plans nothing, and says the same.
+    #[test]
+    fn planning_again_yields_nothing(engine in engine(), events in story()) {
+        let mut sim = Sim::new(engine);
+        let mut operator = Operator::default();
+        happen(&mut sim, &mut operator, &events);
+        operator.settle(&mut sim);
+
+        for (name, response) in &sim.responses {
+            let again = sim.decide(response);
+            prop_assert_eq!(again.steps, Vec::new(), "{}", name);
+            prop_assert!(same(&again.status, response), "{}: {:?}", name, again.status);
+        }
+    }
+
+    /// In whatever order the API lists policies, responses, managers and containers, the decision is the same to the letter.
+    #[test]
+    fn the_order_of_lists_does_not_matter(engine in engine(), events in story(), turn in 0..8usize) {
+        let mut sim = Sim::new(engine);
+        happen(&mut sim, &mut Operator::default(), &events);
+
+        for response in sim.responses.values() {
+            let world = sim.world_for(response);
+            let mut turned = world.clone();
+            turned.observed.values_mut().for_each(|seen| reorder(seen, turn));
+            let decide = |world| pass(response, world, &Settings::default());
+            similar_asserts::assert_eq!(decide(&world), decide(&turned));
+        }
+    }
+
+    /// Law 1 for one response, whatever the pod and its namespace look like: apply, then undo, is the identity.
+    #[test]
+    fn apply_then_undo_is_the_identity(engine in engine(), before in story()) {
+        let mut sim = Sim::new(engine);
+        let mut operator = Operator::default();
+        happen(&mut sim, &mut operator, &before);
+        everybody_lets_go(&mut sim, &mut operator);
+        let (pods, policies) = (sim.pods.clone(), sim.policies.clone());
+
+        sim.create_response("ir-1", None);
+        operator.settle(&mut sim);
+        everybody_lets_go(&mut sim, &mut operator);
+
+        similar_asserts::assert_eq!(sim.pods, pods);
+        similar_asserts::assert_eq!(sim.policies, policies);
+    }
+}
+
+fn reorder(seen: &mut Observation, turn: usize) {
+    fn turned<T>(list: &mut [T], turn: usize) {
+        if !list.is_empty() {
+            list.rotate_left(turn % list.len());
+        }
+        if turn.is_multiple_of(2) {
+            list.reverse();
+        }
+    }
+    match seen {
+        Observation::NetworkPolicies(list) => turned(list, turn),
+        Observation::Responses(list) => turned(list, turn),
+        Observation::AdmissionBackends(list) => turned(list, turn),
+        Observation::Pod(Some(pod)) => {
+            pod.metadata.managed_fields.iter_mut().for_each(|list| turned(list, turn));
+            let status = pod.status.get_or_insert_default();
+            status.container_statuses.iter_mut().for_each(|list| turned(list, turn));
+        }
+        _ => {}
+    }
+}
+
+/// Law 7. Two responses overlap, are deleted one after the other, and the operator crashes after its n-th write: for every
+/// n, each act of the play ends where it ends without a crash.
+#[test]
+fn a_crash_after_any_write_ends_in_the_same_state() {
+    for engine in ENGINES {
+        let mut undisturbed = Operator::default();
+        let expected = play(engine, &mut undisturbed);
+        assert!(undisturbed.writes > 20, "the play has many writes: {}", undisturbed.writes);
+        for crash_after in 1..=undisturbed.writes {
+            let mut operator = Operator::that_crashes_after(crash_after);
+            let acts = play(engine, &mut operator);
+            similar_asserts::assert_eq!(acts, expected, "{:?}, crash after write {}", engine, crash_after);
+        }
+    }
+}
+
+/// What there is after each act.
+fn play(engine: Engine, operator: &mut Operator) -> Vec<Value> {
+    let mut sim = Sim::new(engine);
+    sim.user_labels("team", "red");
+    let mut acts = Vec::new();
+    let mut act = |sim: &mut Sim, change: fn(&mut Sim)| {
+        change(sim);
+        operator.settle(sim);
+        acts.push(timeless(sim));
+    };
+    act(&mut sim, |sim| sim.create_response("ir-1", None));
+    act(&mut sim, |sim| sim.create_response("ir-2", None));
+    act(&mut sim, |sim| sim.release_response("ir-1"));
+    act(&mut sim, |sim| sim.delete_response("ir-1"));
+    act(&mut sim, |sim| sim.delete_response("ir-2"));
+    acts
+}
+
+/// Everything but times and the numbers that the API server issues.
+fn timeless(sim: &Sim) -> Value {
+    let mut state = json!({
+        "labels": sim.pods.iter().map(|(name, pod)| (name, format!("{:?}", pod.labels))).collect::<Vec<_>>(),
+        "open": sim.path(POD).open(),
+        "traces": sim.traces(),
+        "network": sim.policies.network,
+        "clusterwide": sim.policies.clusterwide.iter().map(|(name, it)| (name, &it.manifest)).collect::<Vec<_>>(),
+        "responses": sim.responses,
+    });
+    strip(&mut state);
+    state
+}
+
+fn strip(value: &mut Value) {
+    const ISSUED: [&str; 8] = [
+        "at",
+        "beforeAt",
+        "startedAt",
+        "finishedAt",
+        "lastTransitionTime",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "resourceVersion",
+    ];
+    match value {
+        Value::Object(map) => {
+            map.retain(|key, _| !ISSUED.contains(&key.as_str()));
+            map.values_mut().for_each(strip);
+        }
+        Value::Array(list) => list.iter_mut().for_each(strip),
+        _ => {}
+    }
+}

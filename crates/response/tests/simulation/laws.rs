@@ -1,0 +1,123 @@
+//! The laws that hold at every moment, checked after every change of anything.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tourniquet_api::{IncidentResponse, PinnedTarget, names};
+use tourniquet_response::{Effect, Kind};
+
+use super::{BYSTANDER, Sim};
+use crate::fixtures::{POD, says};
+
+/// What has been claimed, and what must hold because of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Laws {
+    /// How often somebody else changed what containment rests on. A claim is as old as the look behind it.
+    disturbances: u64,
+    /// Responses that say Contained=True, by UID, with the UID of the pod.
+    claims: BTreeMap<String, String>,
+    /// Pods that were contained, and must stay so as long as a response lives that isolates them.
+    contained: BTreeSet<String>,
+}
+
+impl Laws {
+    /// Somebody else may have opened what we had closed. What was claimed before is no lie.
+    pub(crate) fn disturbed(&mut self) {
+        self.disturbances += 1;
+        self.claims.clear();
+        self.contained.clear();
+    }
+
+    pub(crate) const fn looked(&self) -> u64 {
+        self.disturbances
+    }
+
+    /// A status was stored.
+    pub(crate) fn claimed(&mut self, response: &IncidentResponse, looked: u64) {
+        let uid = response.metadata.uid.clone().unwrap_or_default();
+        let status = response.status.clone().unwrap_or_default();
+        if !says(&status, "Contained").starts_with("True") {
+            self.claims.remove(&uid);
+        } else if looked == self.disturbances
+            && let Some(target) = status.targets.first()
+        {
+            self.claims.insert(uid, target.uid.clone());
+        }
+    }
+}
+
+impl Sim {
+    /// The moment of a look, to be handed in with what is written because of it.
+    pub(crate) const fn looked(&self) -> u64 {
+        self.laws.looked()
+    }
+
+    pub(crate) fn check_laws(&mut self) {
+        self.laws.claims.retain(|uid, _| {
+            self.responses.values().any(|response| response.metadata.uid.as_deref() == Some(uid))
+        });
+        let Some(pod) = self.pods.get(POD).filter(|pod| !pod.finished) else { return };
+        let open = self.path(POD).open();
+        let claimants: Vec<&str> = self
+            .responses
+            .iter()
+            .filter(|(_, response)| {
+                response.metadata.uid.as_ref().and_then(|uid| self.laws.claims.get(uid)) == Some(&pod.uid)
+            })
+            .map(|(name, _)| name.as_str())
+            .collect();
+        assert!(!open || claimants.is_empty(), "law 4: {claimants:?} say Contained=True, and the pod is open");
+
+        // A response that ends when no other one lives may open the pod, also when another is created a moment later.
+        let living: Vec<&String> = self
+            .responses
+            .iter()
+            .filter(|(_, response)| self.isolates_now(response, &pod.uid))
+            .map(|(name, _)| name)
+            .collect();
+        if living.is_empty() {
+            self.laws.contained.remove(&pod.uid);
+        } else if living.iter().any(|name| claimants.contains(&name.as_str())) {
+            self.laws.contained.insert(pod.uid.clone());
+        }
+        assert!(
+            !open || !self.laws.contained.contains(&pod.uid),
+            "law 2: the pod was contained, {living:?} that isolate it live, and it is open"
+        );
+        let bystander = self.pods.get(BYSTANDER).expect("nobody removes the bystander");
+        assert_eq!(
+            bystander.labels, self.untouched.pods[BYSTANDER].labels,
+            "law 3: a pod that no response targets was touched"
+        );
+    }
+
+    /// Neither deleted, released, expired nor refused, and about this pod.
+    pub(crate) fn isolates_now(&self, response: &IncidentResponse, pod_uid: &str) -> bool {
+        let status = response.status.clone().unwrap_or_default();
+        let created = response.metadata.creation_timestamp.as_ref().expect("created by the simulation").0;
+        let expired = response.spec.expire_after.is_some_and(|after| created + after.get() <= self.now);
+        let ended = response.metadata.deletion_timestamp.is_some()
+            || response.spec.release == Some(true)
+            || expired
+            || says(&status, "Reverted").starts_with("True")
+            || says(&status, "Accepted").starts_with("False");
+        !ended && (status.targets.is_empty() || status.targets.iter().any(|target| target.uid == pod_uid))
+    }
+
+    /// Law 3 and law 7: an effect is on what was pinned, or on our own object, and a crash after it would find the
+    /// finalizer.
+    pub(crate) fn check_authorized(&self, effect: &Effect, response: &str) {
+        let stored = self.responses.get(response).expect("an effect of a response that is gone");
+        let finalizers = stored.metadata.finalizers.clone().unwrap_or_default();
+        assert!(finalizers.iter().any(|have| have == names::FINALIZER), "{effect}: without a finalizer");
+        let uid = stored.metadata.uid.as_deref().unwrap_or_default();
+        let object = effect.object();
+        if object.kind == Kind::Pod {
+            let pinned = |target: &PinnedTarget| object.uid.as_ref() == Some(&target.uid);
+            assert!(self.status(response).targets.iter().any(pinned), "{effect}: not the pinned pod");
+        } else {
+            assert_eq!(object.name, names::policy(uid), "{effect}: not an object of this response");
+            let unbound = matches!(effect, Effect::Delete { .. }) && object.uid.is_none();
+            assert!(!unbound, "{effect}: deletes whatever has the name");
+        }
+    }
+}

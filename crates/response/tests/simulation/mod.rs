@@ -1,0 +1,262 @@
+//! A cluster in memory: what the API stores, what the network really does, and everybody who changes either.
+//!
+//! It is as unkind as the real one where that was seen to matter: identities follow labels late, policies that change
+//! meanwhile are skipped, apply conflicts, a forced apply removes nothing that it did not bring, a write can be stale.
+
+#![allow(dead_code, reason = "each test binary uses its own part of the simulation")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests: a panic is a failed test")]
+
+mod api;
+mod labels;
+mod laws;
+pub(crate) mod network;
+pub(crate) mod operator;
+pub(crate) mod outsiders;
+pub(crate) mod story;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use tourniquet_api::{Answer, IncidentResponse, names};
+use tourniquet_response::{
+    ClusterwidePolicy, Observation, Pass, PeerResponse, Reach, Read, Settings, World, pass, peer,
+};
+
+use self::labels::Labels;
+use self::laws::Laws;
+use self::network::{Clusterwide, Endpoint, Engine, Path, Policies, additive};
+use crate::fixtures::{self, NAMESPACE, POD, noon, object};
+
+/// Another pod of the same workload, which no response targets.
+pub(crate) const BYSTANDER: &str = "web-2";
+
+/// A pod as the API stores it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct SimPod {
+    pub(crate) uid: String,
+    pub(crate) labels: Labels,
+    pub(crate) finished: bool,
+    ip: String,
+}
+
+/// What there would be without tourniquet: only other people's changes are made to it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Untouched {
+    pub(crate) pods: BTreeMap<String, SimPod>,
+    pub(crate) policies: Policies,
+}
+
+/// The cluster.
+#[derive(Clone)]
+pub(crate) struct Sim {
+    pub(crate) now: Timestamp,
+    pub(crate) engine: Engine,
+    pub(crate) pods: BTreeMap<String, SimPod>,
+    pub(crate) policies: Policies,
+    pub(crate) untouched: Untouched,
+    pub(crate) responses: BTreeMap<String, IncidentResponse>,
+    /// The next effect is refused by the API server.
+    pub(crate) fail_next: bool,
+    endpoints: BTreeMap<String, Endpoint>,
+    attempts: BTreeMap<(String, SocketAddr), Option<Reach>>,
+    laws: Laws,
+    uids: u64,
+    versions: u64,
+}
+
+impl Sim {
+    /// A namespace with two pods of one workload.
+    pub(crate) fn new(engine: Engine) -> Self {
+        let mut sim = Self {
+            now: noon(),
+            engine,
+            pods: BTreeMap::new(),
+            policies: Policies::default(),
+            untouched: Untouched::default(),
+            responses: BTreeMap::new(),
+            fail_next: false,
+            endpoints: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            laws: Laws::default(),
+            uids: 0,
+            versions: 0,
+        };
+        sim.start_pod(POD);
+        sim.start_pod(BYSTANDER);
+        sim.wait(fixtures::seconds(1));
+        sim
+    }
+
+    fn issue_uid(&mut self) -> String {
+        self.uids += 1;
+        format!("00000000-0000-4000-8000-{:012}", self.uids)
+    }
+
+    pub(crate) fn start_pod(&mut self, name: &str) {
+        let uid = self.issue_uid();
+        let mut labels = Labels::default();
+        labels.set("kube-controller-manager", "app", "web");
+        let ip = format!("10.1.{}.{}", self.uids / 250, self.uids % 250);
+        let pod = SimPod { uid, labels, finished: false, ip };
+        self.untouched.pods.insert(name.to_owned(), pod.clone());
+        self.pods.insert(name.to_owned(), pod);
+    }
+
+    /// Time passes, and whoever works in the background works.
+    pub(crate) fn wait(&mut self, by: SignedDuration) {
+        self.now += by;
+        if self.engine == Engine::Cilium {
+            for (name, pod) in &self.pods {
+                if !self.endpoints.get(name).is_some_and(|endpoint| endpoint.serves(&pod.uid)) {
+                    self.endpoints.insert(name.clone(), Endpoint::new(&pod.uid, &pod.labels.values));
+                    // What was seen while nobody reported on the pod says nothing about what Cilium enforces.
+                    self.laws.disturbed();
+                }
+            }
+            self.endpoints.retain(|name, _| self.pods.contains_key(name));
+            for policy in self.policies.clusterwide.values_mut() {
+                policy.valid = true;
+            }
+        }
+        self.changed();
+    }
+
+    /// Something changed: the engine follows, the attempts find out, and no law is broken.
+    pub(crate) fn changed(&mut self) {
+        for (name, endpoint) in &mut self.endpoints {
+            let pod = self.pods.get(name).filter(|pod| endpoint.serves(&pod.uid));
+            if let Some(pod) = pod {
+                endpoint.follow(&pod.labels.values, &self.policies, self.now);
+            }
+        }
+        let answers: Vec<_> = self.attempts.keys().map(|key| (key.clone(), self.attempt(key.1))).collect();
+        for (key, answer) in answers {
+            let reach = self.attempts.entry(key).or_default();
+            if reach.is_none_or(|before| before.answer != answer) {
+                *reach = Some(Reach { answer, since: self.now });
+            }
+        }
+        self.check_laws();
+    }
+
+    /// What the network really lets through.
+    pub(crate) fn path(&self, name: &str) -> Path {
+        let Some(pod) = self.pods.get(name) else { return Path { ingress: false, egress: false } };
+        match self.engine {
+            Engine::None => Path::OPEN,
+            Engine::Additive => additive(&pod.labels.values, &self.policies.network),
+            Engine::Cilium => self
+                .endpoints
+                .get(name)
+                .filter(|endpoint| endpoint.serves(&pod.uid))
+                .map_or(Path::OPEN, Endpoint::path),
+        }
+    }
+
+    fn attempt(&self, address: SocketAddr) -> Answer {
+        let pod = self.pods.iter().find(|(_, pod)| pod.ip == address.ip().to_string() && !pod.finished);
+        match pod {
+            Some((name, _)) if self.path(name).ingress => Answer::Answered,
+            _ => Answer::TimedOut,
+        }
+    }
+
+    /// Goes on trying these addresses for a response, and no others. The first answer comes later.
+    pub(crate) fn watch(&mut self, uid: &str, addresses: &[SocketAddr]) {
+        self.attempts.retain(|(of, address), _| of != uid || addresses.contains(address));
+        for address in addresses {
+            self.attempts.entry((uid.to_owned(), *address)).or_default();
+        }
+    }
+
+    /// What a process knew and no object holds is gone.
+    pub(crate) fn forget_attempts(&mut self) {
+        self.attempts.clear();
+    }
+
+    /// Decides about a response as it was read, looking at the cluster as it is.
+    pub(crate) fn decide(&self, response: &IncidentResponse) -> Pass {
+        let world = self.world_for(response);
+        pass(response, &world, &Settings::default()).expect("everything was looked at")
+    }
+
+    /// Everything that has to be seen to decide about a response.
+    pub(crate) fn world_for(&self, response: &IncidentResponse) -> World {
+        let mut world = World::new(self.now);
+        while let Err(unread) = pass(response, &world, &Settings::default()) {
+            assert!(!unread.0.is_empty(), "nothing is asked for, and nothing decided");
+            for read in unread.0 {
+                let seen = self.see(&read, response.metadata.uid.as_deref().unwrap_or_default());
+                assert!(world.observed.insert(read.clone(), seen).is_none(), "{read:?} is asked for again");
+            }
+        }
+        world
+    }
+
+    fn see(&self, read: &Read, uid: &str) -> Observation {
+        match read {
+            Read::Pod { namespace, name } => Observation::Pod(
+                self.pods.get(name).filter(|_| namespace == NAMESPACE).map(|pod| Box::new(pod.shown_as(name))),
+            ),
+            Read::NetworkPolicies { .. } => {
+                Observation::NetworkPolicies(self.policies.network.values().cloned().collect())
+            }
+            Read::CiliumEndpoint { name, .. } => {
+                Observation::CiliumEndpoint(self.endpoints.get(name).map(Endpoint::report))
+            }
+            Read::ClusterwidePolicy { name } => {
+                Observation::ClusterwidePolicy(self.policies.clusterwide.get(name).map(Clusterwide::shown))
+            }
+            Read::AdmissionBackends { .. } => Observation::AdmissionBackends(Vec::new()),
+            Read::Responses => Observation::Responses(self.peers()),
+            Read::Control { address } => Observation::Control(self.attempt(*address)),
+            Read::Reach { address } => {
+                Observation::Reach(self.attempts.get(&(uid.to_owned(), *address)).copied().flatten())
+            }
+        }
+    }
+
+    fn peers(&self) -> Vec<PeerResponse> {
+        self.responses.values().map(|response| peer(response, self.now)).collect()
+    }
+
+    /// Whatever of ours is left in the cluster.
+    pub(crate) fn traces(&self) -> Vec<String> {
+        let ours = |name: &&String| name.starts_with(names::OPERATOR_MANAGER);
+        let policies = self.policies.network.keys().chain(self.policies.clusterwide.keys()).filter(ours);
+        let managers = self.pods.values().flat_map(|pod| pod.labels.managers(names::OPERATOR_MANAGER));
+        policies.map(String::as_str).chain(managers).map(str::to_owned).collect()
+    }
+}
+
+impl SimPod {
+    fn shown_as(&self, name: &str) -> Pod {
+        let mut pod = fixtures::pod();
+        pod.metadata.name = Some(name.to_owned());
+        pod.metadata.uid = Some(self.uid.clone());
+        pod.metadata.creation_timestamp = Some(Time(noon()));
+        pod.metadata.labels = Some(self.labels.values.clone());
+        pod.metadata.managed_fields = Some(self.labels.managed_fields());
+        let status = pod.status.get_or_insert_default();
+        status.pod_ip = Some(self.ip.clone());
+        status.phase = Some(if self.finished { "Succeeded" } else { "Running" }.to_owned());
+        pod
+    }
+}
+
+impl Clusterwide {
+    fn shown(&self) -> ClusterwidePolicy {
+        let metadata = &self.manifest["metadata"];
+        ClusterwidePolicy {
+            uid: object(metadata["uid"].clone()),
+            labels: object(metadata["labels"].clone()),
+            annotations: object(metadata["annotations"].clone()),
+            spec: self.manifest["spec"].clone(),
+            valid: self.valid,
+            terminating: false,
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Random stories: what happens to one pod, in any order.
+
+use proptest::prelude::*;
+use serde_json::json;
+use tourniquet_api::names;
+
+use super::Sim;
+use super::network::Engine;
+use super::operator::Operator;
+use super::outsiders::Tampering;
+use crate::fixtures::{allow_all, policy, seconds};
+
+/// The responses that a story is about.
+pub(crate) const RESPONSES: [&str; 4] = ["ir-1", "ir-2", "ir-3", "ir-4"];
+
+/// One thing that happens.
+#[derive(Clone, Debug)]
+pub(crate) enum Event {
+    Create { response: usize, expire_after: Option<u64> },
+    Delete(usize),
+    Release(usize),
+    /// The operator goes on with this response: so many writes.
+    Work { response: usize, writes: usize },
+    /// The operator brings everything to rest.
+    Settle,
+    Crash,
+    /// The API server refuses the next effect.
+    Fail,
+    Wait(i64),
+    Label(usize, usize),
+    Unlabel(usize),
+    GitOps(Vec<(usize, usize)>),
+    AddPolicy(usize),
+    RemovePolicy(usize),
+    Tamper(Tampering, usize),
+    ReplacePod,
+    VanishPod,
+    FinishPod,
+}
+
+/// The labels that others use; the second is the one that we put on every isolated pod.
+const KEYS: [&str; 3] = ["team", names::CONTAINED_LABEL, "app"];
+const VALUES: [&str; 3] = ["red", "true", "blue"];
+
+fn response() -> impl Strategy<Value = usize> {
+    0..RESPONSES.len()
+}
+
+/// What responders and the operator do.
+fn work() -> impl Strategy<Value = Event> {
+    let expiry = prop_oneof![4 => Just(None), 1 => (1..300u64).prop_map(Some)];
+    prop_oneof![
+        4 => (response(), expiry).prop_map(|(response, expire_after)| Event::Create { response, expire_after }),
+        3 => response().prop_map(Event::Delete),
+        1 => response().prop_map(Event::Release),
+        12 => (response(), 1..12usize).prop_map(|(response, writes)| Event::Work { response, writes }),
+        2 => Just(Event::Settle),
+        2 => Just(Event::Crash),
+        1 => Just(Event::Fail),
+        4 => (1..40i64).prop_map(Event::Wait),
+    ]
+}
+
+/// What others do to what is theirs.
+fn others() -> impl Strategy<Value = Event> {
+    let label = || (0..KEYS.len(), 0..VALUES.len());
+    prop_oneof![
+        3 => label().prop_map(|(key, value)| Event::Label(key, value)),
+        1 => (0..KEYS.len()).prop_map(Event::Unlabel),
+        2 => proptest::collection::vec(label(), 0..3).prop_map(Event::GitOps),
+        2 => (0..3usize).prop_map(Event::AddPolicy),
+        1 => (0..3usize).prop_map(Event::RemovePolicy),
+        1 => Just(Event::ReplacePod),
+        1 => prop_oneof![Just(Event::FinishPod), Just(Event::VanishPod)],
+    ]
+}
+
+/// What others do to what is ours.
+fn tampering() -> impl Strategy<Value = Event> {
+    let how = proptest::sample::select(vec![
+        Tampering::DeletesNetworkPolicy,
+        Tampering::AllowsInNetworkPolicy,
+        Tampering::NarrowsNetworkPolicy,
+        Tampering::DeletesDenyPolicy,
+        Tampering::EmptiesDenyPolicy,
+        Tampering::RemovesIsolationLabel,
+        Tampering::RemovesContainedLabel,
+    ]);
+    (how, response()).prop_map(|(how, response)| Event::Tamper(how, response))
+}
+
+/// A story with nobody but us and the passing of time.
+pub(crate) fn quiet_story() -> impl Strategy<Value = Vec<Event>> {
+    proptest::collection::vec(work(), 1..60)
+}
+
+/// A story in which everybody takes part.
+pub(crate) fn story() -> impl Strategy<Value = Vec<Event>> {
+    proptest::collection::vec(prop_oneof![10 => work(), 3 => others(), 1 => tampering()], 1..60)
+}
+
+pub(crate) fn engine() -> impl Strategy<Value = Engine> {
+    prop_oneof![3 => Just(Engine::Cilium), 2 => Just(Engine::Additive), 1 => Just(Engine::None)]
+}
+
+/// Lets it all happen. The laws that hold at every moment are checked on the way.
+pub(crate) fn happen(sim: &mut Sim, operator: &mut Operator, events: &[Event]) {
+    for event in events {
+        match event {
+            Event::Create { response, expire_after } => sim.create_response(RESPONSES[*response], *expire_after),
+            Event::Delete(response) => sim.delete_response(RESPONSES[*response]),
+            Event::Release(response) => sim.release_response(RESPONSES[*response]),
+            Event::Work { response, writes } => {
+                for _ in 0..*writes {
+                    operator.step(sim, RESPONSES[*response]);
+                }
+            }
+            Event::Settle => operator.settle(sim),
+            Event::Crash => operator.crash(sim),
+            Event::Fail => sim.fail_next = true,
+            Event::Wait(time) => sim.wait(seconds(*time)),
+            Event::Label(key, value) => sim.user_labels(KEYS[*key], VALUES[*value]),
+            Event::Unlabel(key) => sim.user_unlabels(KEYS[*key]),
+            Event::GitOps(labels) => {
+                let labels: Vec<_> = labels.iter().map(|(key, value)| (KEYS[*key], VALUES[*value])).collect();
+                sim.gitops_applies(&labels);
+            }
+            Event::AddPolicy(which) => sim.user_adds(users_policy(*which)),
+            Event::RemovePolicy(which) => sim.user_removes(users_policy(*which).metadata.name.as_deref().unwrap()),
+            Event::Tamper(how, response) => sim.tampered(*how, RESPONSES[*response]),
+            Event::ReplacePod => sim.pod_is_replaced(),
+            Event::VanishPod => sim.pod_vanishes(),
+            Event::FinishPod => sim.pod_finishes(),
+        }
+    }
+}
+
+fn users_policy(which: usize) -> k8s_openapi::api::networking::v1::NetworkPolicy {
+    match which {
+        0 => allow_all("allow-all"),
+        1 => policy(
+            "allow-blue",
+            json!({
+                "podSelector": { "matchLabels": { "app": "blue" } },
+                "policyTypes": ["Ingress"],
+                "ingress": [{}],
+            }),
+        ),
+        _ => policy("deny-all", json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"] })),
+    }
+}
+
+/// Everybody lets go, and the operator comes to its end.
+pub(crate) fn everybody_lets_go(sim: &mut Sim, operator: &mut Operator) {
+    for name in RESPONSES {
+        sim.delete_response(name);
+    }
+    operator.settle(sim);
+}

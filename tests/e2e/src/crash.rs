@@ -1,0 +1,233 @@
+//! The operator as a process of the test, killed at a chosen write.
+//!
+//! Between it and the API server stands a proxy that numbers the writes which concern one response. At the chosen one the
+//! operator is killed (SIGKILL), either before the API server sees the write or after it took it and before the operator
+//! hears of it. Everything else is forwarded as it is, under the operator's own ServiceAccount.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::{Method, StatusCode};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::config::AuthInfo;
+use kube::{Client, client};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::json;
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+use crate::environment::config;
+use crate::{OPERATOR_NAMESPACE, Scenario, TestPod, until};
+
+const DEPLOYMENT: &str = "tourniquet-operator";
+/// The node's address in our clusters: pods reach it, also those that run nothing.
+const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1));
+
+/// On which side of the write the operator dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The API server never sees it.
+    Before,
+    /// The API server took it, and the operator does not hear of it.
+    After,
+}
+
+/// When the operator dies.
+#[derive(Clone, Debug)]
+pub struct CrashAt {
+    /// The number of the write, from 1.
+    pub write: u32,
+    pub side: Side,
+    /// A write concerns the response when its path contains one of these.
+    pub paths: Vec<String>,
+}
+
+/// The cluster's own operator put aside, so that the test's is the only one.
+pub struct Exclusive {
+    api: Api<Deployment>,
+}
+
+impl Exclusive {
+    pub async fn begin(scenario: &Scenario) -> Result<Self> {
+        let client = scenario.env.client.clone();
+        let exclusive = Self { api: Api::namespaced(client.clone(), OPERATOR_NAMESPACE) };
+        exclusive.scale(0).await?;
+        let pods: Api<Pod> = Api::namespaced(client, OPERATOR_NAMESPACE);
+        until("the cluster's operator has stopped", Duration::from_secs(60), async || {
+            Ok(pods.list_metadata(&ListParams::default()).await?.items.is_empty().then_some(()))
+        })
+        .await?;
+        Ok(exclusive)
+    }
+
+    pub async fn end(&self) -> Result<()> {
+        self.scale(1).await?;
+        until("the cluster's operator is back", Duration::from_secs(60), async || {
+            let status = self.api.get(DEPLOYMENT).await?.status.unwrap_or_default();
+            Ok((status.ready_replicas == Some(1)).then_some(()))
+        })
+        .await
+    }
+
+    async fn scale(&self, replicas: u32) -> Result<()> {
+        let patch = json!({ "spec": { "replicas": replicas } });
+        self.api.patch(DEPLOYMENT, &PatchParams::default(), &Patch::Merge(&patch)).await?;
+        Ok(())
+    }
+}
+
+/// An operator that this test runs.
+pub struct Operator {
+    child: Child,
+    pid: Pid,
+    crashed: Arc<AtomicBool>,
+    proxy: JoinHandle<()>,
+}
+
+struct Proxy {
+    client: Client,
+    crash: Option<CrashAt>,
+    count: AtomicU32,
+    victim: std::sync::Mutex<Option<Pid>>,
+    crashed: Arc<AtomicBool>,
+}
+
+impl Operator {
+    /// Starts one in the network namespace of a pod: from the node's own, every pod can be reached whatever policies say.
+    pub async fn start(scenario: &Scenario, seat: &TestPod, crash: Option<CrashAt>) -> Result<Self> {
+        let program = scenario.env.operator.as_ref().context("TOURNIQUET_OPERATOR is not set")?;
+        let crashed = Arc::new(AtomicBool::new(false));
+        let mut config = config(&scenario.env.context).await?;
+        config.auth_info = AuthInfo::default();
+        config.default_retry = false;
+        let proxy = Arc::new(Proxy {
+            client: Client::try_from(config)?,
+            crash,
+            count: AtomicU32::new(0),
+            victim: std::sync::Mutex::default(),
+            crashed: Arc::clone(&crashed),
+        });
+        let listener = tokio::net::TcpListener::bind(SocketAddr::new(NODE, 0)).await?;
+        let address = listener.local_addr()?;
+        let router = axum::Router::new().fallback(forward).with_state(Arc::clone(&proxy));
+        let serving = tokio::spawn(async move {
+            let _ = axum::serve(listener, router).await;
+        });
+
+        let token = ["--namespace", OPERATOR_NAMESPACE, "create", "token", DEPLOYMENT];
+        let token = scenario.env.kubectl_output(&token).await?;
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "proxy",
+            "clusters": [{ "name": "proxy", "cluster": { "server": format!("http://{address}") } }],
+            "users": [{ "name": "operator", "user": { "token": token.trim() } }],
+            "contexts": [{ "name": "proxy", "context": { "cluster": "proxy", "user": "operator" } }],
+        });
+        let file = std::env::temp_dir().join(format!("tourniquet-{}-{}.kubeconfig", std::process::id(), address.port()));
+        std::fs::write(&file, kubeconfig.to_string())?;
+
+        let net = format!("--net=/proc/{}/ns/net", process_of(seat)?);
+        // Both run the program in their own place, so the child's number is the operator's.
+        let child = Command::new("nsenter")
+            .args([&net, "--", "setpriv", "--pdeathsig", "KILL", "--"])
+            .arg(program)
+            .env("KUBECONFIG", &file)
+            .env("TOURNIQUET_HEALTH_ADDRESS", "127.0.0.1:0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("cannot start the operator")?;
+        let pid = Pid::from_raw(i32::try_from(child.id().context("the operator ended at once")?)?);
+        *proxy.victim.lock().unwrap() = Some(pid);
+        Ok(Self { child, pid, crashed, proxy: serving })
+    }
+
+    /// Whether it died at its write.
+    pub fn crashed(&self) -> bool {
+        self.crashed.load(Ordering::SeqCst)
+    }
+
+    /// Kills it, if it did not die by itself.
+    pub async fn kill(mut self) -> Result<()> {
+        let _ = kill(self.pid, Signal::SIGKILL);
+        self.child.wait().await?;
+        self.proxy.abort();
+        Ok(())
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub async fn stop(mut self) -> Result<()> {
+        kill(self.pid, Signal::SIGTERM)?;
+        let status = tokio::time::timeout(Duration::from_secs(20), self.child.wait())
+            .await
+            .context("the operator did not stop within 20 s of SIGTERM")??;
+        ensure!(status.success(), "the operator stopped with {status}");
+        self.proxy.abort();
+        Ok(())
+    }
+}
+
+/// A process of the pod, found by the pod's UID in its cgroup.
+fn process_of(pod: &TestPod) -> Result<i32> {
+    let systemd = pod.uid.replace('-', "_");
+    let of_pod = |pid: i32| {
+        let cgroup = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        cgroup.contains(&pod.uid) || cgroup.contains(&systemd)
+    };
+    std::fs::read_dir("/proc")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .find(|pid| of_pod(*pid))
+        .with_context(|| format!("no process of pod {}", pod.name))
+}
+
+async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
+    let writes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(request.method());
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let concerns = |crash: &&CrashAt| crash.paths.iter().any(|part| path.contains(part));
+    let dies = proxy.crash.as_ref().filter(|_| writes).filter(concerns).and_then(|crash| {
+        let number = proxy.count.fetch_add(1, Ordering::SeqCst) + 1;
+        (number == crash.write).then_some(crash.side)
+    });
+    if dies == Some(Side::Before) {
+        return proxy.crash();
+    }
+    let answer = proxy.send(&path, request).await;
+    if dies == Some(Side::After) {
+        return proxy.crash();
+    }
+    answer.unwrap_or_else(|error| (StatusCode::BAD_GATEWAY, format!("{error:#}")).into_response())
+}
+
+impl Proxy {
+    fn crash(&self) -> Response {
+        if let Some(pid) = *self.victim.lock().unwrap() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+        self.crashed.store(true, Ordering::SeqCst);
+        StatusCode::BAD_GATEWAY.into_response()
+    }
+
+    async fn send(&self, path: &str, request: Request) -> Result<Response> {
+        let (parts, body) = request.into_parts();
+        let mut forwarded = http::Request::builder().method(parts.method).uri(path);
+        for (name, value) in &parts.headers {
+            if !matches!(name.as_str(), "host" | "content-length" | "connection") {
+                forwarded = forwarded.header(name, value);
+            }
+        }
+        let body = axum::body::to_bytes(body, 16 * 1024 * 1024).await?;
+        let answer = self.client.send(forwarded.body(client::Body::from(body))?).await?;
+        let (parts, body) = answer.into_parts();
+        Ok(Response::from_parts(parts, Body::new(body)))
+    }
+}

@@ -1,0 +1,140 @@
+//! Everything of a cluster that a response could leave something in, to be compared before and after.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use kube::api::{Api, DynamicObject, ListParams};
+use kube::discovery::{Discovery, Scope, verbs};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+use similar::TextDiff;
+
+use crate::{Environment, OPERATOR_NAMESPACE};
+
+/// Kinds that are left out, and why.
+pub const LEFT_OUT: [(&str, &str); 7] = [
+    ("Event", "a log of what happened; it stays on purpose"),
+    ("Lease", "heartbeats of nodes and of daemons"),
+    ("EndpointSlice", "derived from pods by their controller"),
+    ("Endpoints", "derived from pods by their controller"),
+    ("CiliumEndpoint", "Cilium's report on each pod; it follows the pod's labels within half a minute"),
+    ("CiliumIdentity", "Cilium collects what nobody uses after some minutes"),
+    ("CiliumNode", "Cilium's own"),
+];
+
+/// Fields that are left out of every object.
+pub const FIELDS_LEFT_OUT: &str =
+    "status, metadata.resourceVersion, metadata.generation, and of metadata.managedFields all but tourniquet's managers";
+
+/// The objects, by kind, namespace and name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Snapshot(BTreeMap<String, Value>);
+
+impl Snapshot {
+    /// Every object of the cluster of which `wanted` says so, by its namespace; the operator's own namespace is left out.
+    pub async fn take(client: &Client, wanted: impl Fn(Option<&str>) -> bool) -> Result<Self> {
+        let discovery = Discovery::new(client.clone()).run().await.context("cannot discover the cluster's kinds")?;
+        let mut objects = BTreeMap::new();
+        for group in discovery.groups() {
+            for (resource, capabilities) in group.recommended_resources() {
+                let left_out = LEFT_OUT.iter().any(|(kind, _)| *kind == resource.kind);
+                if left_out || !capabilities.supports_operation(verbs::LIST) || resource.group == "metrics.k8s.io" {
+                    continue;
+                }
+                if capabilities.scope == Scope::Cluster && !wanted(None) {
+                    continue;
+                }
+                let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+                let list = api.list(&ListParams::default()).await.with_context(|| format!("cannot list {}", resource.plural))?;
+                for object in list.items {
+                    let namespace = object.namespace();
+                    let of_operator = namespace.as_deref() == Some(OPERATOR_NAMESPACE);
+                    let is_response = resource.group == tourniquet_api::GROUP;
+                    if of_operator || is_response || !wanted(namespace.as_deref()) {
+                        continue;
+                    }
+                    let key = format!("{} {}/{}", resource.kind, namespace.unwrap_or_default(), object.name_any());
+                    objects.insert(key, stripped(&object));
+                }
+            }
+        }
+        Ok(Self(objects))
+    }
+
+    /// Everything of one namespace, and everything that is in none.
+    pub async fn of_namespace(env: &Environment, namespace: &str) -> Result<Self> {
+        Self::take(&env.client, |of| of.is_none_or(|of| of == namespace)).await.map(|mut snapshot| {
+            // Other tests run beside: theirs are the other namespaces, and the objects that derive from their responses.
+            snapshot.0.retain(|key, object| {
+                let namespace_object = key.strip_prefix("Namespace /");
+                namespace_object.is_none_or(|name| name == namespace)
+                    && object.pointer("/metadata/labels").and_then(|labels| labels.get(tourniquet_api::names::RESPONSE_LABEL)).is_none()
+            });
+            snapshot
+        })
+    }
+
+    /// How many objects are in it.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What differs, as a unified diff; empty when nothing does.
+    pub fn diff(&self, after: &Self) -> String {
+        let (before, after) = (self.text(), after.text());
+        TextDiff::from_lines(&before, &after).unified_diff().context_radius(4).header("before", "after").to_string()
+    }
+
+    fn text(&self) -> String {
+        let objects = self.0.iter();
+        objects.map(|(key, object)| format!("{key}\n{}\n", serde_json::to_string_pretty(object).unwrap_or_default())).collect()
+    }
+}
+
+fn stripped(object: &DynamicObject) -> Value {
+    let mut value = json!(object);
+    let managers: Vec<&str> = object
+        .managed_fields()
+        .iter()
+        .filter_map(|entry| entry.manager.as_deref())
+        .filter(|manager| manager.starts_with(tourniquet_api::names::OPERATOR_MANAGER))
+        .collect();
+    let managers = json!(managers);
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("status");
+    }
+    if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
+        for field in ["resourceVersion", "generation", "managedFields"] {
+            metadata.remove(field);
+        }
+        metadata.insert("tourniquet's field managers".to_owned(), managers);
+    }
+    value
+}
+
+/// Traces of one response: its policies, and pods that carry its label.
+pub async fn traces(env: &Environment, response_uid: &str) -> Result<Vec<String>> {
+    let ours = format!("{}={response_uid}", tourniquet_api::names::RESPONSE_LABEL);
+    let label = tourniquet_api::names::isolation_label(response_uid);
+    let mut found = Vec::new();
+    for (resource, selector) in [
+        ("networkpolicies.networking.k8s.io", ours.as_str()),
+        ("ciliumclusterwidenetworkpolicies.cilium.io", ours.as_str()),
+        ("pods", label.as_str()),
+    ] {
+        let output = env
+            .kubectl()
+            .args(["get", resource, "--all-namespaces", "--selector", selector, "--output", "name"])
+            .output()
+            .await?;
+        let (text, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let not_served = error.contains("doesn't have a resource type");
+        anyhow::ensure!(output.status.success() || not_served, "kubectl get {resource}: {error}");
+        found.extend(text.lines().map(str::to_owned));
+    }
+    Ok(found)
+}

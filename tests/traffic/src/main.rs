@@ -1,0 +1,147 @@
+//! What test pods run. One static program, mounted from a ConfigMap, so that any image and any cluster will do.
+//!
+//! - `traffic serve PORT` answers HTTP requests and echoes everything else, over TCP and UDP.
+//! - `traffic try ADDRESS` opens a connection every 50 ms and prints what became of it.
+//! - `traffic stream tcp|udp ADDRESS` keeps one flow open, sends a number every 50 ms and prints what comes back.
+//!
+//! Times are nanoseconds since 1970. Every loop ends by itself after [`LIMIT`].
+
+#![allow(clippy::print_stdout, reason = "its output is its result")]
+
+use std::{
+    io::{self, BufRead, BufReader, ErrorKind, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+/// Nothing that a test starts goes on for longer, whatever becomes of the test.
+const LIMIT: Duration = Duration::from_secs(900);
+const EVERY: Duration = Duration::from_millis(50);
+/// A SYN that got lost is sent again after 1 s; the second one must not pass for the first.
+const CONNECT: Duration = Duration::from_millis(900);
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args.as_slice() {
+        ["serve", port] => port.parse().map_err(io::Error::other).and_then(serve),
+        ["try", address] => address.parse().map_err(io::Error::other).and_then(attempts),
+        ["stream", "tcp", address] => address.parse().map_err(io::Error::other).and_then(stream_tcp),
+        ["stream", "udp", address] => address.parse().map_err(io::Error::other).and_then(stream_udp),
+        _ => Err(io::Error::other("usage: traffic serve PORT | try ADDRESS | stream tcp|udp ADDRESS")),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("traffic: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn now() -> u128 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos()
+}
+
+fn say(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+fn serve(port: u16) -> io::Result<()> {
+    let udp = UdpSocket::bind(("0.0.0.0", port))?;
+    thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        while let Ok((length, from)) = udp.recv_from(&mut buffer) {
+            let _ = udp.send_to(buffer.get(..length).unwrap_or_default(), from);
+        }
+    });
+    for connection in TcpListener::bind(("0.0.0.0", port))?.incoming() {
+        let Ok(connection) = connection else { continue };
+        thread::spawn(move || answer(connection));
+    }
+    Ok(())
+}
+
+fn answer(mut connection: TcpStream) -> io::Result<()> {
+    let mut buffer = [0; 2048];
+    loop {
+        let length = connection.read(&mut buffer)?;
+        let text = buffer.get(..length).unwrap_or_default();
+        if text.is_empty() {
+            return Ok(());
+        }
+        if text.starts_with(b"GET ") {
+            return connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n");
+        }
+        connection.write_all(text)?;
+    }
+}
+
+/// Prints `start end answered|refused|timedout|unreachable` for each attempt, in the order in which they end.
+fn attempts(address: SocketAddr) -> io::Result<()> {
+    let end = Instant::now() + LIMIT;
+    while Instant::now() < end {
+        thread::spawn(move || {
+            let start = now();
+            let word = match TcpStream::connect_timeout(&address, CONNECT) {
+                Ok(_) => "answered",
+                Err(error) => match error.kind() {
+                    ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => "refused",
+                    ErrorKind::TimedOut | ErrorKind::WouldBlock => "timedout",
+                    _ => "unreachable",
+                },
+            };
+            if say(&format!("{start} {} {word}", now())).is_err() {
+                // Nobody listens any more.
+                std::process::exit(0);
+            }
+        });
+        thread::sleep(EVERY);
+    }
+    Ok(())
+}
+
+/// Prints `sent received` for each number that comes back.
+fn stream_tcp(address: SocketAddr) -> io::Result<()> {
+    let stream = TcpStream::connect_timeout(&address, CONNECT)?;
+    stream.set_nodelay(true)?;
+    let mut writer = stream.try_clone()?;
+    thread::spawn(move || {
+        let end = Instant::now() + LIMIT;
+        while Instant::now() < end && writeln!(writer, "{}", now()).is_ok() {
+            thread::sleep(EVERY);
+        }
+        let _ = writer.shutdown(std::net::Shutdown::Write);
+    });
+    for line in BufReader::new(stream).lines() {
+        say(&format!("{} {}", line?, now()))?;
+    }
+    Ok(())
+}
+
+fn stream_udp(address: SocketAddr) -> io::Result<()> {
+    let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+    socket.connect(address)?;
+    let reader = socket.try_clone()?;
+    thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        loop {
+            // An ICMP error of an earlier datagram is reported here and means nothing for the next one.
+            let Ok(length) = reader.recv(&mut buffer) else { continue };
+            let text = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()).into_owned();
+            if say(&format!("{text} {}", now())).is_err() {
+                std::process::exit(0);
+            }
+        }
+    });
+    let end = Instant::now() + LIMIT;
+    while Instant::now() < end {
+        let _ = socket.send(now().to_string().as_bytes());
+        thread::sleep(EVERY);
+    }
+    Ok(())
+}
