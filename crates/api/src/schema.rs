@@ -69,6 +69,34 @@ fn label_value() -> serde_json::Value {
     })
 }
 
+/// The key of a label that is asked for.
+pub(crate) fn label_key(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 317,
+        "x-kubernetes-validations": [{
+            "rule": "!format.qualifiedName().validate(self).hasValue()",
+            "message": LABEL_MESSAGE,
+        }],
+    })
+}
+
+/// Values that a label is compared with.
+pub(crate) fn label_values(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": 32, "items": label_value() })
+}
+
+/// A time as RFC 3339 has it. The format alone accepts hours and offsets that no clock shows.
+pub(crate) fn time(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "format": "date-time",
+        "maxLength": 35,
+        "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$",
+    })
+}
+
 /// Labels to set: at least one.
 pub(crate) fn labels_to_set(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -39,10 +39,12 @@ use crate::{Duration, IncidentResponseStatus};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.target == oldSelf.target")
+    // `has` also of what is required: these rules run on every write to what is stored, and what is stored can be older
+    // than the schema. A rule that fails for want of a field would refuse our own status and finalizer.
+    validation = Rule::new("has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target)")
         .message("spec.target cannot change: delete this response and create another")
         .field_path(".target"),
-    validation = Rule::new("self.actions == oldSelf.actions")
+    validation = Rule::new("has(self.actions) == has(oldSelf.actions) && (!has(self.actions) || self.actions == oldSelf.actions)")
         .message("spec.actions cannot change: delete this response and create another")
         .field_path(".actions"),
     validation = Rule::new(
@@ -51,9 +53,9 @@ use crate::{Duration, IncidentResponseStatus};
     validation = Rule::new(
         "has(self.requestedBy) == has(oldSelf.requestedBy) && (!has(self.requestedBy) || self.requestedBy == oldSelf.requestedBy)")
         .message("spec.requestedBy cannot change: delete this response and create another"),
-    validation = Rule::new("self.overrideProtection == oldSelf.overrideProtection")
+    validation = Rule::new("self.?overrideProtection.orValue(false) == oldSelf.?overrideProtection.orValue(false)")
         .message("spec.overrideProtection cannot change: delete this response and create another"),
-    validation = Rule::new("self.dryRun == oldSelf.dryRun")
+    validation = Rule::new("self.?dryRun.orValue(false) == oldSelf.?dryRun.orValue(false)")
         .message("spec.dryRun cannot change: create another response without it to carry the plan out"),
     validation = Rule::new("!oldSelf.?release.orValue(false) || self.?release.orValue(false)")
         .message("spec.release is one way: create another response to contain the target again"),
@@ -87,6 +89,13 @@ pub struct IncidentResponseSpec {
          (has(b.name) ? b.name : has(b.label) ? 'label' : has(b.isolate) ? 'isolate' : has(b.cordon) ? 'cordon' : \
          has(b.collect) ? 'collect' : 'run')))")
         .message("two actions have the same name (an action without one is called like its verb): give each its own"))]
+    // What is stored has to fit into etcd (1.5 MiB), in an alphabet of four bytes a character as well.
+    #[x_kube(validation = Rule::new(
+        "self.map(a, has(a.collect) && has(a.collect.files) ? size(a.collect.files) : 0).sum() <= 64")
+        .message("a response collects at most 64 files in all: create a second response for the others"))]
+    #[x_kube(validation = Rule::new(
+        "self.map(a, has(a.run) ? size(a.run.command) + (has(a.run.undo) ? size(a.run.undo.command) : 0) : 0).sum() <= 64")
+        .message("the commands of a response have at most 64 arguments in all: create a second response for the others"))]
     pub actions: Vec<Action>,
 
     /// Release by itself this long after creation. There is no default: a containment never ends because nobody thought
@@ -171,6 +180,7 @@ pub struct PodTarget {
     pub uid: Option<String>,
     /// Refuse a pod of this name that was created at or after this time: usually the time of the alert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::time")]
     pub created_before: Option<Time>,
 }
 
@@ -217,17 +227,20 @@ pub struct Selector {
 }
 
 /// One requirement of a [`Selector`].
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new(
+    "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)")
+    .message("In and NotIn need values; Exists and DoesNotExist take none"))]
 pub struct Requirement {
     /// The label's key.
-    #[schemars(length(min = 1, max = 317))]
+    #[schemars(schema_with = "schema::label_key")]
     pub key: String,
     /// How the label relates to `values`.
     pub operator: Operator,
     /// The values, for `In` and `NotIn`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(max = 63)))]
+    #[schemars(schema_with = "schema::label_values")]
     pub values: Vec<String>,
 }
 

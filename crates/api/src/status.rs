@@ -213,6 +213,9 @@ pub struct TargetResult {
     /// Why, in a sentence for the responder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// When the last effect was put in place; what is seen before it is no verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied_at: Option<Time>,
     /// How far an isolation is known to be in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assurance: Option<Assurance>,
@@ -240,6 +243,9 @@ pub enum Direction {
     Ingress,
     /// A connection from the target.
     Egress,
+    /// What a newer operator may have tried.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What a connection attempt came to.

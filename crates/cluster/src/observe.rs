@@ -134,8 +134,17 @@ fn name_of(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta
 
 /// The Service of this namespace without which the webhook refuses. A webhook without a policy fails closed.
 fn depends(client: &WebhookClientConfig, failure_policy: Option<&str>, namespace: &str) -> Option<String> {
-    let ServiceReference { name, namespace: of, .. } = client.service.as_ref()?;
-    (failure_policy != Some("Ignore") && of == namespace).then(|| name.clone())
+    if failure_policy == Some("Ignore") {
+        return None;
+    }
+    if let Some(ServiceReference { name, namespace: of, .. }) = &client.service {
+        return (of == namespace).then(|| name.clone());
+    }
+    // A URL may name a Service as well: NAME.NAMESPACE.svc, with or without the cluster's domain.
+    let url: http::Uri = client.url.as_ref()?.parse().ok()?;
+    let mut labels = url.host()?.split('.');
+    let (name, of, svc) = (labels.next()?, labels.next()?, labels.next()?);
+    (svc == "svc" && of == namespace).then(|| name.to_owned())
 }
 
 /// 404 means absent, also where the kind is not served at all.
@@ -165,10 +174,30 @@ fn clusterwide_policy(object: DynamicObject) -> ClusterwidePolicy {
     });
     ClusterwidePolicy {
         uid: object.metadata.uid.unwrap_or_default(),
+        resource_version: object.metadata.resource_version,
+        finalizers: object.metadata.finalizers.unwrap_or_default(),
         labels: object.metadata.labels.unwrap_or_default(),
         annotations: object.metadata.annotations.unwrap_or_default(),
         terminating: object.metadata.deletion_timestamp.is_some(),
         valid,
         spec: object.data.get("spec").cloned().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(url: &str) -> WebhookClientConfig {
+        WebhookClientConfig { url: Some(url.to_owned()), ..WebhookClientConfig::default() }
+    }
+
+    #[test]
+    fn a_url_can_name_a_service() {
+        assert_eq!(depends(&at("https://hook.shop.svc:8443/validate"), None, "shop").as_deref(), Some("hook"));
+        assert_eq!(depends(&at("https://hook.shop.svc.cluster.local/"), Some("Fail"), "shop").as_deref(), Some("hook"));
+        assert_eq!(depends(&at("https://hook.shop.svc/"), Some("Ignore"), "shop"), None);
+        assert_eq!(depends(&at("https://hook.other.svc/"), None, "shop"), None);
+        assert_eq!(depends(&at("https://hook.example.com/"), None, "hook"), None);
     }
 }

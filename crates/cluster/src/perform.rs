@@ -1,7 +1,7 @@
 //! Effects, one request each.
 
 use http::StatusCode;
-use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
 use serde_json::Value;
 use tourniquet_response::{Effect, ObjectRef};
 
@@ -25,9 +25,18 @@ impl Cluster {
             Effect::Withdraw { manager, .. } => {
                 within(api.patch(&object.name, &apply(manager), &Patch::Apply(&object.manifest()))).await.map(drop)
             }
-            Effect::Put { manager, manifest, .. } => {
-                // Forced: the object is ours, and what somebody changed in it is put back.
+            Effect::Put { manager, manifest, replaces: None, .. } => {
+                // Forced: the object is ours, and one that appeared since it was looked for is brought into shape.
                 within(api.patch(&object.name, &apply(manager).force(), &Patch::Apply(manifest))).await.map(drop)
+            }
+            Effect::Put { manager, manifest, replaces: Some(_), .. } => {
+                match serde_json::from_value(manifest.clone()) {
+                    Ok(whole) => {
+                        let parameters = PostParams { field_manager: Some(manager.clone()), ..PostParams::default() };
+                        within(api.replace(&object.name, &parameters, &whole)).await.map(drop)
+                    }
+                    Err(error) => Err(Cause::Transport(error.to_string())),
+                }
             }
             Effect::Delete { .. } => {
                 let preconditions = Preconditions { uid: object.uid.clone(), resource_version: None };
@@ -36,8 +45,10 @@ impl Cluster {
             }
         };
         match done {
+            // But not of what is to be created: then its namespace is gone, or its kind is not served.
             Err(Cause::Status { code, field_conflict: false, .. })
-                if code == StatusCode::NOT_FOUND || code == StatusCode::CONFLICT =>
+                if code == StatusCode::CONFLICT
+                    || code == StatusCode::NOT_FOUND && !matches!(effect, Effect::Put { replaces: None, .. }) =>
             {
                 Ok(())
             }

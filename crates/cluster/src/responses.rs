@@ -1,8 +1,9 @@
 //! The responses themselves: read, status, finalizer.
 
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DeserializeGuard;
-use serde_json::json;
+use serde_json::{Value, json};
 use tourniquet_api::{IncidentResponse, IncidentResponseStatus, names};
 use tourniquet_response::{PeerResponse, peer};
 
@@ -11,9 +12,9 @@ use crate::{Cluster, within};
 
 /// What became of a write that is tied to what was read.
 #[derive(Debug)]
-pub enum Written {
-    /// The object as it is now.
-    Done(Box<IncidentResponse>),
+pub enum Written<T> {
+    /// What is stored now.
+    Done(T),
     /// Somebody changed the object since it was read, or it is gone: read again and decide afresh.
     Stale,
 }
@@ -41,69 +42,69 @@ impl Cluster {
         &self,
         response: &IncidentResponse,
         status: &IncidentResponseStatus,
-    ) -> Result<Written, Error> {
+    ) -> Result<Written<Box<IncidentResponse>>, Error> {
         let mut wanted = response.clone();
         wanted.status = Some(status.clone());
         wanted.metadata.managed_fields = None;
-        let (namespace, name) = place(response);
+        let (namespace, name) = place(&response.metadata);
         let parameters =
             PostParams { field_manager: Some(names::OPERATOR_MANAGER.to_owned()), ..PostParams::default() };
         let result = within(self.responses(namespace).replace_status(name, &parameters, &wanted)).await;
-        written(result, "write the status of", response)
+        written(result.map(Box::new), "write the status of", &response.metadata)
     }
 
-    /// Adds or removes our finalizer, if nobody changed the object since it was read.
+    /// Adds or removes our finalizer, if nobody changed the object since it was read. What is returned is its new version.
     ///
     /// # Errors
     /// When the API server refuses.
-    pub async fn set_finalizer(&self, response: &IncidentResponse, wanted: bool) -> Result<Written, Error> {
-        let mut finalizers = response.metadata.finalizers.clone().unwrap_or_default();
+    pub async fn set_finalizer(&self, metadata: &ObjectMeta, wanted: bool) -> Result<Written<Option<String>>, Error> {
+        let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
         finalizers.retain(|finalizer| finalizer != names::FINALIZER);
         if wanted {
             finalizers.push(names::FINALIZER.to_owned());
         }
         let patch = json!({ "metadata": {
-            "resourceVersion": response.metadata.resource_version,
-            "uid": response.metadata.uid,
+            "resourceVersion": metadata.resource_version,
+            "uid": metadata.uid,
             "finalizers": finalizers,
         }});
-        let (namespace, name) = place(response);
+        let (namespace, name) = place(metadata);
         let parameters =
             PatchParams { field_manager: Some(names::OPERATOR_MANAGER.to_owned()), ..PatchParams::default() };
-        let result = within(self.responses(namespace).patch(name, &parameters, &Patch::Merge(&patch))).await;
-        written(result, "set the finalizer of", response)
+        // Metadata only: the object may be one that cannot be read.
+        let result = within(self.bare(namespace).patch_metadata(name, &parameters, &Patch::Merge(&patch))).await;
+        written(result.map(|patched| patched.metadata.resource_version), "set the finalizer of", metadata)
     }
 
-    /// Writes the status of an object that cannot be read as a response.
+    /// A response as it is stored, also when it cannot be read as one; `None` when it is gone.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked.
+    pub async fn stored(&self, namespace: &str, name: &str) -> Result<Option<DynamicObject>, Error> {
+        let api = self.bare(namespace);
+        within(api.get_opt(name))
+            .await
+            .map_err(|cause| Error::request("read", format_args!("IncidentResponse {namespace}/{name}"), cause))
+    }
+
+    /// Writes the status of an object that cannot be read as a response, if nobody changed it since it was read.
     ///
     /// # Errors
     /// When the API server refuses.
-    pub async fn mark_unreadable(
-        &self,
-        namespace: &str,
-        name: &str,
-        status: &IncidentResponseStatus,
-    ) -> Result<(), Error> {
-        // As a bare object: the typed one cannot hold what is stored.
-        let resource = kube::core::ApiResource::erase::<IncidentResponse>(&());
-        let api: Api<kube::api::DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
-        let describe = || format!("IncidentResponse {namespace}/{name}");
-        let current = within(api.get_opt(name)).await.map_err(|cause| Error::request("read", describe(), cause))?;
-        let Some(mut current) = current else { return Ok(()) };
-        let wanted = json!(status);
-        if let Some(message) = current.data.pointer("/status/conditions/0/message")
-            && Some(message) == wanted.pointer("/conditions/0/message")
-        {
-            return Ok(());
-        }
-        current.data["status"] = wanted;
-        current.metadata.managed_fields = None;
+    pub async fn write_bare_status(&self, stored: &DynamicObject, status: Value) -> Result<(), Error> {
+        let mut wanted = stored.clone();
+        wanted.data["status"] = status;
+        wanted.metadata.managed_fields = None;
+        let (namespace, name) = place(&stored.metadata);
         let parameters =
             PostParams { field_manager: Some(names::OPERATOR_MANAGER.to_owned()), ..PostParams::default() };
-        within(api.replace_status(name, &parameters, &current))
-            .await
-            .map(drop)
-            .map_err(|cause| Error::request("write the status of", describe(), cause))
+        let result = within(self.bare(namespace).replace_status(name, &parameters, &wanted)).await;
+        written(result, "write the status of", &stored.metadata).map(drop)
+    }
+
+    fn bare(&self, namespace: &str) -> Api<DynamicObject> {
+        let resource = kube::core::ApiResource::erase::<IncidentResponse>(&());
+        Api::namespaced_with(self.client.clone(), namespace, &resource)
     }
 
     /// All responses, read from the API server and not from a cache.
@@ -117,21 +118,16 @@ impl Cluster {
     }
 }
 
-fn place(response: &IncidentResponse) -> (&str, &str) {
-    let metadata = &response.metadata;
+fn place(metadata: &ObjectMeta) -> (&str, &str) {
     (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }
 
-fn written(
-    result: Result<IncidentResponse, Cause>,
-    doing: &'static str,
-    response: &IncidentResponse,
-) -> Result<Written, Error> {
+fn written<T>(result: Result<T, Cause>, doing: &'static str, metadata: &ObjectMeta) -> Result<Written<T>, Error> {
     match result {
-        Ok(now) => Ok(Written::Done(Box::new(now))),
+        Ok(now) => Ok(Written::Done(now)),
         Err(Cause::Status { code: 404 | 409, .. }) => Ok(Written::Stale),
         Err(cause) => {
-            let (namespace, name) = place(response);
+            let (namespace, name) = place(metadata);
             Err(Error::request(doing, format_args!("IncidentResponse {namespace}/{name}"), cause))
         }
     }

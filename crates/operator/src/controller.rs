@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use futures::StreamExt;
 use futures::channel::mpsc;
+use futures::{StreamExt, TryStreamExt};
 use kube::api::Api;
-use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef};
+use kube::runtime::watcher::Event;
 use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher};
 use kube::{Client, Resource, ResourceExt};
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::health::{self, Readiness};
 use crate::prober::Prober;
-use crate::reconcile::{Context, reconcile};
+use crate::reconcile::{Context, name, reconcile};
 use crate::triggers::{self, Stored};
 
 /// Responses that are worked on at the same time.
@@ -40,9 +41,16 @@ pub(crate) async fn run(client: Client, settings: Settings, health_address: Sock
 
     let (responses, writer) = reflector::store::<Stored>();
     let api: Api<Stored> = Api::all(client.clone());
+    let synchronized = ready.clone();
     let stored = watcher(api, watcher::Config::default())
         .default_backoff()
         .reflect(writer)
+        // Not by `Store::wait_until_ready`: the controller waits by it too, and in kube-runtime 5.0.0 only one of two is woken.
+        .inspect_ok(move |event| {
+            if matches!(event, Event::InitDone) && synchronized.set() {
+                info!("synchronized");
+            }
+        })
         .applied_objects()
         // Our own status writes are no reason to look again; finalizers are, since others may remove them.
         .predicate_filter(predicates::generation.combine(predicates::finalizers), Default::default());
@@ -60,17 +68,6 @@ pub(crate) async fn run(client: Client, settings: Settings, health_address: Sock
     let context =
         Arc::new(Context { cluster: Cluster::new(client), settings, prober, failures: std::sync::Mutex::default() });
 
-    let synchronized = {
-        let (responses, ready) = (responses.clone(), ready.clone());
-        async move {
-            if responses.wait_until_ready().await.is_ok() {
-                info!(responses = responses.len(), "synchronized");
-                ready.set();
-            }
-        }
-    };
-    tokio::spawn(synchronized);
-
     let controller = Controller::for_stream(stored, responses)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .reconcile_on(triggered)
@@ -83,9 +80,13 @@ pub(crate) async fn run(client: Client, settings: Settings, health_address: Sock
         })
         .run(reconcile, retry, context)
         .for_each(|result| async move {
-            if let Err(error) = result {
-                // A response's own errors were logged with its name; what is left are watches and lookups.
-                debug!(%error, "queue");
+            match result {
+                Ok(_) => {}
+                Err(controller::Error::QueueError(error)) => {
+                    warn!(%error, "responses are not watched at the moment; it is tried again");
+                }
+                // A response's own errors were logged with its name; one that has gone meanwhile is none.
+                Err(error) => debug!(%error, "queue"),
             }
         });
     tokio::select! {
@@ -97,7 +98,8 @@ pub(crate) async fn run(client: Client, settings: Settings, health_address: Sock
 fn retry(stored: Arc<Stored>, _: &crate::reconcile::Error, context: Arc<Context>) -> Action {
     let after = context.retry(&stored.uid().unwrap_or_default());
     if after.as_secs() >= 30 {
-        warn!(response = stored.name_any(), "failing for a while; see its status");
+        let (response, uid) = (name(&stored), stored.uid().unwrap_or_default());
+        warn!(response, uid, "failing for a while; see its status");
     }
     Action::requeue(after)
 }

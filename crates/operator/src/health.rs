@@ -1,22 +1,23 @@
 //! Liveness and readiness.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
+use tokio::net::TcpListener;
 
 /// Whether the operator has seen the responses that exist.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Readiness(Arc<AtomicBool>);
 
 impl Readiness {
-    /// It has.
-    pub(crate) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// It has. True the first time.
+    pub(crate) fn set(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
     }
 }
 
@@ -27,5 +28,12 @@ pub(crate) async fn serve(address: SocketAddr, ready: Readiness) -> io::Result<(
         async move { if ready { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, "not synchronized yet") } }
     };
     let router = Router::new().route("/healthz", get(|| async { "ok" })).route("/readyz", get(readyz));
-    axum::serve(tokio::net::TcpListener::bind(address).await?, router).await
+    let listener = match TcpListener::bind(address).await {
+        // Both families where there are two; a kernel without IPv6 has no such address.
+        Err(_) if address.ip() == Ipv6Addr::UNSPECIFIED => {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await?
+        }
+        bound => bound?,
+    };
+    axum::serve(listener, router).await
 }

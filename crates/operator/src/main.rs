@@ -35,14 +35,14 @@ struct Options {
     #[arg(long, env = "TOURNIQUET_NAMESPACE", default_value = "tourniquet-system")]
     namespace: String,
     /// Where /healthz and /readyz are served
-    #[arg(long, env = "TOURNIQUET_HEALTH_ADDRESS", default_value = "0.0.0.0:8080")]
+    #[arg(long, env = "TOURNIQUET_HEALTH_ADDRESS", default_value = "[::]:8080")]
     health_address: SocketAddr,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter).init();
+    tracing_subscriber::fmt().json().flatten_event(true).with_span_list(false).with_env_filter(filter).init();
     let options = Options::parse();
     let settings = Settings {
         response_namespace: options.response_namespace,

@@ -10,7 +10,8 @@ use kube::runtime::controller::Action;
 use tourniquet_api::{IncidentResponse, names};
 use tourniquet_cluster::{Cluster, Written};
 use tourniquet_response::{
-    Failure, Observation, Pass, Phase, Read, Settings, World, pass, report_failures, unreadable,
+    Failure, Observation, Pass, Phase, Read, Settings, World, mark_unreadable, pass, report_failures, undo_unreadable,
+    unobservable,
 };
 use tracing::{Instrument, error, info, info_span, warn};
 
@@ -18,7 +19,7 @@ use crate::prober::Prober;
 use crate::triggers::Stored;
 
 /// How often one reconcile looks again at its own effects. Two are usual: act, then see. A response that others keep changing
-/// goes on in the next reconcile, so that it cannot keep a worker for itself.
+/// waits for its next turn like one that fails, so that it cannot keep a worker for itself.
 const ROUNDS: usize = 8;
 /// A look that nothing gave cause to.
 const AT_THE_LATEST: Duration = Duration::from_secs(300);
@@ -39,6 +40,8 @@ pub(crate) enum Error {
     Cluster(#[from] tourniquet_cluster::Error),
     #[error("{0}")]
     Effects(String),
+    #[error("after {ROUNDS} rounds there is still something to do: somebody else changes it as fast as it is done")]
+    Restless,
 }
 
 impl Context {
@@ -55,15 +58,19 @@ impl Context {
     }
 }
 
+/// `namespace/name`.
+pub(crate) fn name(stored: &Stored) -> String {
+    format!("{}/{}", stored.namespace().unwrap_or_default(), stored.name_any())
+}
+
 /// Reconciles what is stored, readable or not.
 pub(crate) async fn reconcile(stored: Arc<Stored>, cx: Arc<Context>) -> Result<Action, Error> {
-    let name = format!("{}/{}", stored.namespace().unwrap_or_default(), stored.name_any());
     let uid = stored.uid().unwrap_or_default();
-    let span = info_span!("response", response = name, uid);
+    let span = info_span!("response", response = name(&stored), uid);
     async {
         let result = match &stored.0 {
             Ok(response) => reconcile_response(response, &cx).await,
-            Err(invalid) => mark(invalid, &cx).await,
+            Err(invalid) => reconcile_unreadable(invalid, &cx).await,
         };
         match &result {
             Ok(_) => {
@@ -77,32 +84,66 @@ pub(crate) async fn reconcile(stored: Arc<Stored>, cx: Arc<Context>) -> Result<A
     .await
 }
 
-/// An object that cannot be read is said to be so in its own status, and left alone.
-async fn mark(invalid: &InvalidObject, cx: &Context) -> Result<Action, Error> {
-    let metadata = &invalid.metadata;
-    let status = unreadable(&invalid.error, metadata.generation, jiff::Timestamp::now());
-    let (namespace, name) =
-        (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());
+/// An object that cannot be read is said to be so in its own status. Deleted, it is undone like any other.
+async fn reconcile_unreadable(invalid: &InvalidObject, cx: &Context) -> Result<Action, Error> {
+    let (namespace, name) = (
+        invalid.metadata.namespace.as_deref().unwrap_or_default(),
+        invalid.metadata.name.as_deref().unwrap_or_default(),
+    );
     error!(error = invalid.error, "the stored object cannot be read");
-    cx.cluster.mark_unreadable(namespace, name, &status).await?;
+    let Some(stored) = cx.cluster.stored(namespace, name).await? else { return Ok(Action::await_change()) };
+    if stored.metadata.uid != invalid.metadata.uid {
+        return Ok(Action::await_change());
+    }
+    let none = serde_json::Value::Null;
+    let status = stored.data.get("status").unwrap_or(&none);
+    let ours = stored.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER);
+    if stored.metadata.deletion_timestamp.is_some() && ours {
+        let mut world = World::new(jiff::Timestamp::now());
+        let effects = loop {
+            match undo_unreadable(&stored.metadata, status, &world) {
+                Ok(effects) => break effects,
+                Err(unread) => cx.cluster.observe(unread, &mut world).await?,
+            }
+        };
+        if effects.is_empty() {
+            cx.cluster.set_finalizer(&stored.metadata, false).await?;
+            return Ok(Action::await_change());
+        }
+        for effect in &effects {
+            cx.cluster.perform(effect).await?;
+            info!(%effect, "done");
+        }
+        return Ok(Action::requeue(Duration::from_millis(250)));
+    }
+    let wanted = mark_unreadable(status, &invalid.error, stored.metadata.generation, jiff::Timestamp::now());
+    if wanted != *status {
+        cx.cluster.write_bare_status(&stored, wanted).await?;
+    }
     Ok(Action::await_change())
 }
 
 async fn reconcile_response(stored: &IncidentResponse, cx: &Context) -> Result<Action, Error> {
     let (namespace, name) = (stored.namespace().unwrap_or_default(), stored.name_any());
     let uid = stored.uid().unwrap_or_default();
-    let mut known = None;
     for _ in 0..ROUNDS {
         // Never from the cache: what authorizes an effect is what is stored now.
-        let current = match known.take() {
-            Some(current) => Some(current),
-            None => cx.cluster.response(&namespace, &name).await?,
-        };
+        let current = cx.cluster.response(&namespace, &name).await?;
         let Some(mut response) = current.filter(|current| current.uid().as_deref() == Some(&uid)) else {
             cx.prober.watch(&uid, &[]);
             return Ok(Action::await_change());
         };
-        let plan = decide(&response, &uid, cx).await?;
+        let plan = match decide(&response, &uid, cx).await {
+            Ok(plan) => plan,
+            Err(error) => {
+                // What cannot be seen is said, like everything else: nobody may go on believing an old status.
+                let status = unobservable(&response, &error.to_string(), jiff::Timestamp::now());
+                if serialized(&status) != serialized(&response.status.clone().unwrap_or_default()) {
+                    cx.cluster.write_status(&response, &status).await?;
+                }
+                return Err(error);
+            }
+        };
         cx.prober.watch(&uid, &plan.watch);
 
         if serialized(&plan.status) != serialized(&response.status.clone().unwrap_or_default()) {
@@ -113,10 +154,12 @@ async fn reconcile_response(stored: &IncidentResponse, cx: &Context) -> Result<A
             report(&plan);
         }
         let has_finalizer = response.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER);
-        if has_finalizer != plan.finalizer {
-            match cx.cluster.set_finalizer(&response, plan.finalizer).await? {
+        // To an object that is being deleted the API server lets nobody add one: whoever took ours off, undo goes on.
+        let deleted = response.metadata.deletion_timestamp.is_some();
+        if has_finalizer != plan.finalizer && !(plan.finalizer && deleted) {
+            match cx.cluster.set_finalizer(&response.metadata, plan.finalizer).await? {
                 Written::Stale => continue,
-                Written::Done(now) => response = *now,
+                Written::Done(version) => response.metadata.resource_version = version,
             }
         }
         if plan.steps.is_empty() {
@@ -134,9 +177,8 @@ async fn reconcile_response(stored: &IncidentResponse, cx: &Context) -> Result<A
             let messages: Vec<&str> = failures.iter().map(|failure| failure.message.as_str()).collect();
             return Err(Error::Effects(messages.join("; ")));
         }
-        known = Some(response);
     }
-    Ok(Action::requeue(Duration::from_millis(250)))
+    Err(Error::Restless)
 }
 
 /// Looks until there is enough to decide.
@@ -157,7 +199,7 @@ async fn decide(response: &IncidentResponse, uid: &str, cx: &Context) -> Result<
     }
 }
 
-/// Carries the steps out, in order. While holding, what follows a failure waits; while releasing it does not.
+/// Carries the steps out, in order, past those that fail: where one policy is refused, the other may contain the pod.
 async fn perform(plan: &Pass, cx: &Context) -> Vec<Failure> {
     let mut failures = Vec::new();
     for step in &plan.steps {
@@ -165,9 +207,6 @@ async fn perform(plan: &Pass, cx: &Context) -> Vec<Failure> {
             Ok(()) => info!(action = step.action, effect = %step.effect, "done"),
             Err(error) => {
                 failures.push(Failure { action: Some(step.action.clone()), message: error.to_string() });
-                if plan.phase != Phase::Releasing {
-                    break;
-                }
             }
         }
     }
@@ -190,7 +229,7 @@ fn report(plan: &Pass) {
         ready = condition("Ready"),
         contained = condition("Contained"),
         reason = ready.map_or("", |ready| ready.reason.as_str()),
-        message = ready.map_or("", |ready| ready.message.as_str()),
+        why = ready.map_or("", |ready| ready.message.as_str()),
         "reported"
     );
 }

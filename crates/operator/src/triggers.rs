@@ -11,7 +11,7 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use tourniquet_api::{IncidentResponse, names};
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 /// A response as it is stored, readable or not.
 pub(crate) type Stored = DeserializeGuard<IncidentResponse>;
@@ -19,18 +19,19 @@ pub(crate) type Stored = DeserializeGuard<IncidentResponse>;
 /// How long to wait before a kind that is not served is asked for again.
 const NOT_SERVED: Duration = Duration::from_secs(60);
 
-/// The kinds that are watched, each by the label that its traces carry.
-fn kinds() -> [(ApiResource, &'static str); 4] {
+/// The kinds that are watched, and the label that is asked for. Of network policies all are: where policies only add up,
+/// somebody else's can open what we closed.
+fn kinds() -> [(ApiResource, Option<&'static str>); 4] {
     let kind = |group: &str, version: &str, kind: &str, plural: &str| {
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
     };
     [
-        (kind("", "v1", "Pod", "pods"), names::CONTAINED_LABEL),
-        (kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"), names::RESPONSE_LABEL),
-        (kind("cilium.io", "v2", "CiliumEndpoint", "ciliumendpoints"), names::CONTAINED_LABEL),
+        (kind("", "v1", "Pod", "pods"), Some(names::CONTAINED_LABEL)),
+        (kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"), None),
+        (kind("cilium.io", "v2", "CiliumEndpoint", "ciliumendpoints"), Some(names::CONTAINED_LABEL)),
         (
             kind("cilium.io", "v2", "CiliumClusterwideNetworkPolicy", "ciliumclusterwidenetworkpolicies"),
-            names::RESPONSE_LABEL,
+            Some(names::RESPONSE_LABEL),
         ),
     ]
 }
@@ -45,26 +46,40 @@ pub(crate) fn spawn(client: &Client, responses: &Store<Stored>, send: &Unbounded
 async fn watch(
     client: Client,
     resource: ApiResource,
-    label: &'static str,
+    label: Option<&'static str>,
     responses: Store<Stored>,
     send: UnboundedSender<ObjectRef<Stored>>,
 ) {
     // Metadata is enough: a change of anything else is an event all the same.
     let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &resource);
-    let mut events = watcher(api, watcher::Config::default().labels(label)).default_backoff().boxed();
+    let config = label.map_or_else(watcher::Config::default, |label| watcher::Config::default().labels(label));
+    let mut events = watcher(api, config).default_backoff().boxed();
+    let mut blind = false;
     while let Some(event) = events.next().await {
+        if event.is_ok() && std::mem::take(&mut blind) {
+            info!(kind = resource.kind, "watched again");
+        }
         match event {
             Ok(Event::Apply(object) | Event::InitApply(object) | Event::Delete(object)) => {
-                for response in concerned(&object, &responses) {
+                for response in concerned(&resource.kind, &object, &responses) {
                     // The receiver ends with the operator.
                     let _ = send.unbounded_send(response);
                 }
             }
-            Ok(Event::Init | Event::InitDone) => {}
+            Ok(Event::Init) => {}
+            Ok(Event::InitDone) => {
+                // What was deleted while nobody watched is not in the list, and is no event either.
+                for stored in responses.state() {
+                    let _ = send.unbounded_send(ObjectRef::from_obj(stored.as_ref()));
+                }
+            }
+            Err(error) if not_served(&error) => {
+                debug!(kind = resource.kind, "not served");
+                tokio::time::sleep(NOT_SERVED).await;
+            }
             Err(error) => {
-                debug!(kind = resource.kind, %error, "not watched at the moment");
-                if not_served(&error) {
-                    tokio::time::sleep(NOT_SERVED).await;
+                if !std::mem::replace(&mut blind, true) {
+                    warn!(kind = resource.kind, %error, "not watched at the moment; it is tried again");
                 }
             }
         }
@@ -81,17 +96,23 @@ fn not_served(error: &watcher::Error) -> bool {
 }
 
 /// The responses that an object is a trace or a target of.
-fn concerned(object: &PartialObjectMeta<DynamicObject>, responses: &Store<Stored>) -> Vec<ObjectRef<Stored>> {
+fn concerned(
+    kind: &str,
+    object: &PartialObjectMeta<DynamicObject>,
+    responses: &Store<Stored>,
+) -> Vec<ObjectRef<Stored>> {
     let of = object.labels().get(names::RESPONSE_LABEL);
     let namespace = object.namespace();
     let name = object.name_any();
+    let is_policy = kind == "NetworkPolicy";
     let is_concerned = |response: &IncidentResponse| match of {
         Some(uid) => response.metadata.uid.as_ref() == Some(uid),
+        // Somebody else's policy concerns every target of its namespace; a pod or its endpoint, the target of its name.
         None => response
             .status
             .iter()
             .flat_map(|status| &status.targets)
-            .any(|target| target.name == name && target.namespace == namespace),
+            .any(|target| target.namespace == namespace && (is_policy || target.name == name)),
     };
     responses
         .state()

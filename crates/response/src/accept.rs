@@ -1,7 +1,9 @@
 //! Whether a response is carried out at all. Decided once, stored, and final.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::api::core::v1::Pod;
-use tourniquet_api::{IncidentResponse, PinnedContainer, PinnedTarget, PodTarget};
+use tourniquet_api::{IncidentResponse, IncidentResponseSpec, PinnedContainer, PinnedTarget, PodTarget};
 
 use crate::action;
 use crate::settings::Settings;
@@ -28,6 +30,9 @@ fn refuse(reason: &'static str, message: impl Into<String>) -> Decision {
 /// Decides. A chain of reasons to refuse; the first that holds is the one reported.
 pub(crate) fn decide(response: &IncidentResponse, world: &World, settings: &Settings) -> Result<Decision, Unread> {
     let spec = &response.spec;
+    if let Some(message) = misshapen(spec) {
+        return Ok(refuse("Invalid", message));
+    }
     for each in &spec.actions {
         match each.verb() {
             Some(verb) if action::action(verb).is_some() => {}
@@ -39,12 +44,7 @@ pub(crate) fn decide(response: &IncidentResponse, world: &World, settings: &Sett
                     ),
                 ));
             }
-            None => {
-                return Ok(refuse(
-                    "VerbNotSupported",
-                    format!("action {} has no verb that this version knows", each.effective_name()),
-                ));
-            }
+            None => return Ok(refuse("Invalid", format!("action {} has no verb", each.effective_name()))),
         }
     }
     let Some(target) = &spec.target.pod else {
@@ -117,6 +117,37 @@ pub(crate) fn decide(response: &IncidentResponse, world: &World, settings: &Sett
         }
     }
     Ok(Decision::Accepted(pin(namespace, pod)))
+}
+
+/// What the API server refuses today, of an object that was stored under another schema. Carried out in part, it would not be
+/// what was asked for.
+fn misshapen(spec: &IncidentResponseSpec) -> Option<String> {
+    let target = &spec.target;
+    let targets = [target.pod.is_some(), target.pods.is_some(), target.namespace.is_some(), target.node.is_some()];
+    if targets.iter().filter(|there| **there).count() != 1 {
+        return Some("a target is exactly one of pod, pods, namespace and node".to_owned());
+    }
+    if spec.actions.is_empty() {
+        return Some("there is no action".to_owned());
+    }
+    let mut names = BTreeSet::new();
+    for action in &spec.actions {
+        let name = action.effective_name();
+        let verbs = [
+            action.label.is_some(),
+            action.isolate.is_some(),
+            action.cordon.is_some(),
+            action.collect.is_some(),
+            action.run.is_some(),
+        ];
+        if verbs.iter().filter(|there| **there).count() != 1 {
+            return Some(format!("action {name} does not have exactly one verb"));
+        }
+        if !names.insert(name) {
+            return Some(format!("two actions are called {name}"));
+        }
+    }
+    None
 }
 
 fn refuse_pod(target: &PodTarget, pod: &Pod) -> Option<Decision> {

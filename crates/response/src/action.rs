@@ -51,14 +51,14 @@ pub(crate) struct Context<'a> {
     pub(crate) target: &'a PinnedTarget,
     /// What was reported of this target before.
     pub(crate) before: Option<&'a TargetResult>,
-    /// When the action was started.
-    pub(crate) started_at: Timestamp,
+    /// Since when everything is in place: what is seen before that is no verdict.
+    pub(crate) applied_at: Timestamp,
 }
 
 impl Context<'_> {
-    /// How long the action has been under way.
+    /// How long everything has been in place.
     pub(crate) fn elapsed(&self) -> SignedDuration {
-        self.world.now.duration_since(self.started_at)
+        self.world.now.duration_since(self.applied_at)
     }
 }
 
@@ -78,6 +78,8 @@ pub(crate) struct Undo {
     pub(crate) effects: Vec<Effect>,
     /// Why undo waits, with the reason for the condition. Nothing is undone before it is gone.
     pub(crate) waits: Option<(&'static str, String)>,
+    /// What cannot be undone by us, with who has to. Everything else is undone all the same.
+    pub(crate) blocked: Option<String>,
     /// Another response that goes on holding the target.
     pub(crate) held_by: Option<String>,
 }

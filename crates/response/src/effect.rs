@@ -108,14 +108,16 @@ pub enum Effect {
         /// The field manager.
         manager: String,
     },
-    /// Creates an object of ours, or puts back what was changed in it.
+    /// Creates an object of ours, or replaces it by what it has to be: an apply would leave in it what somebody added.
     Put {
-        /// The object.
+        /// The object. With a UID it is replaced, without one created.
         object: ObjectRef,
         /// The field manager.
         manager: String,
         /// The whole manifest.
         manifest: Value,
+        /// The version of the object that is replaced, as it was seen; another one is looked at again first.
+        replaces: Option<String>,
     },
     /// Deletes an object of ours, by its UID.
     Delete {

@@ -16,13 +16,15 @@ mod pass;
 mod rbac;
 mod settings;
 mod status;
+mod unreadable;
 mod world;
 
 pub use effect::{Effect, Kind, ObjectRef};
 pub use pass::{Failure, Pass, Phase, Step, pass, peer};
 pub use rbac::rbac_rules;
 pub use settings::Settings;
-pub use status::{report_failures, unreadable};
+pub use status::{report_failures, unobservable};
+pub use unreadable::{mark_unreadable, undo_unreadable};
 pub use world::{
     AdmissionBackend, CiliumEndpoint, ClusterwidePolicy, Observation, PeerResponse, Reach, Read, Unread, World,
 };

@@ -81,7 +81,7 @@ pub fn pass(response: &IncidentResponse, world: &World, settings: &Settings) -> 
         watch: Vec::new(),
         again_after: None,
     };
-    pass.phase = phase(response, &pass.status, world);
+    pass.phase = phase(response, &pass.status, world.now);
     if pass.phase == Phase::Unaccepted {
         if response.metadata.deletion_timestamp.is_some() {
             // Nothing was done before it was accepted, so nothing is to be undone.
@@ -93,7 +93,7 @@ pub fn pass(response: &IncidentResponse, world: &World, settings: &Settings) -> 
             }
             Decision::Accepted(target) => status::accepted(&mut pass.status, response, world.now, target),
         }
-        pass.phase = phase(response, &pass.status, world);
+        pass.phase = phase(response, &pass.status, world.now);
     }
     pass.status.observed_generation = response.metadata.generation;
     pass.status.target = Some(status::describe_target(response));
@@ -115,7 +115,7 @@ fn full_name(response: &IncidentResponse) -> String {
     format!("{}/{}", metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }
 
-fn phase(response: &IncidentResponse, status: &IncidentResponseStatus, world: &World) -> Phase {
+pub(crate) fn phase(response: &IncidentResponse, status: &IncidentResponseStatus, now: jiff::Timestamp) -> Phase {
     let Some(accepted) = conditions::find(&status.conditions, "Accepted") else { return Phase::Unaccepted };
     if accepted.status != "True" {
         return Phase::Refused;
@@ -128,14 +128,14 @@ fn phase(response: &IncidentResponse, status: &IncidentResponseStatus, world: &W
         return Phase::Released;
     }
     let deleted = response.metadata.deletion_timestamp.is_some();
-    if deleted || response.spec.release.unwrap_or(false) || expired(response, world) {
+    if deleted || response.spec.release.unwrap_or(false) || expired(response, now) {
         return Phase::Releasing;
     }
     Phase::Holding
 }
 
-fn expired(response: &IncidentResponse, world: &World) -> bool {
-    status::expires_at(response).is_some_and(|at| at <= world.now)
+fn expired(response: &IncidentResponse, now: jiff::Timestamp) -> bool {
+    status::expires_at(response).is_some_and(|at| at <= now)
 }
 
 /// One response, and what was seen.
@@ -147,29 +147,24 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn context<'b>(
-        &'b self,
-        target: &'b PinnedTarget,
-        status: &'b ActionStatus,
-        before: Option<&'b TargetResult>,
-    ) -> Context<'b> {
+    fn context<'b>(&'b self, target: &'b PinnedTarget, before: Option<&'b TargetResult>) -> Context<'b> {
         Context {
             world: self.world,
             response_uid: self.uid,
             response_name: &self.name,
             target,
             before,
-            started_at: status.started_at.as_ref().map_or(self.world.now, |at| at.0),
+            applied_at: before.and_then(|before| before.applied_at.as_ref()).map_or(self.world.now, |at| at.0),
         }
     }
 
     /// Everything that is needed beyond doubt, so that it is read together.
     fn prefetch(&self, status: &IncidentResponseStatus, releasing: bool) -> Result<(), Unread> {
         let mut reads = Vec::new();
-        for (action, state) in self.response.spec.actions.iter().zip(&status.actions) {
+        for action in &self.response.spec.actions {
             let Some(act) = action.verb().and_then(action::action) else { continue };
             for target in &status.targets {
-                reads.extend(act.reads(&self.context(target, state, None)));
+                reads.extend(act.reads(&self.context(target, None)));
             }
         }
         if releasing {
@@ -183,11 +178,13 @@ impl Look<'_> {
             return Ok(());
         }
         self.prefetch(&pass.status, false)?;
+        // As if it had been tried before: the positive control is a connection, and a dry run makes none.
+        let tried = TargetResult::default();
         let mut plan = Vec::new();
         for (action, state) in self.response.spec.actions.iter().zip(&pass.status.actions) {
             let Some(act) = action.verb().and_then(action::action) else { continue };
             for target in &pass.status.targets {
-                for effect in act.plan(&self.context(target, state, None))?.effects {
+                for effect in act.plan(&self.context(target, Some(&tried)))?.effects {
                     plan.push(PlannedEffect {
                         action: state.name.clone(),
                         verb: effect.verb().to_owned(),
@@ -201,6 +198,7 @@ impl Look<'_> {
         let mut conditions = status::conditions(&mut pass.status, self.response, self.world.now);
         conditions.set("Ready", Is::True, "Planned", "the plan is in status.plan; nothing was touched");
         conditions.set("Contained", Is::False, "Planned", "a dry run contains nothing");
+        conditions.remove("Reconciling");
         Ok(())
     }
 
@@ -215,7 +213,7 @@ impl Look<'_> {
             state.started_at.get_or_insert(Time(self.world.now));
             for target in &targets {
                 let before = state.results.iter().find(|result| result.target_uid == target.uid).cloned();
-                let cx = self.context(target, state, before.as_ref());
+                let cx = self.context(target, before.as_ref());
                 let plan = act.plan(&cx)?;
                 let result = if plan.effects.is_empty() {
                     let seen = act.assess(&cx)?;
@@ -231,18 +229,32 @@ impl Look<'_> {
                         message: Some(seen.message),
                         assurance: Some(seen.assurance),
                         probes: seen.probes,
+                        applied_at: Some(Time(cx.applied_at)),
                         ..before.unwrap_or_default()
                     }
                 } else {
                     let name = state.name.clone();
                     pass.steps.extend(plan.effects.into_iter().map(|effect| Step { action: name.clone(), effect }));
-                    TargetResult {
+                    let result = TargetResult {
                         target_uid: target.uid.clone(),
-                        outcome: Outcome::Running,
-                        reason: Some("Applying".to_owned()),
-                        message: Some(format!("being applied to {}", describe(target))),
                         probes: plan.probes,
+                        applied_at: None,
                         ..before.unwrap_or_default()
+                    };
+                    if result.reason.as_deref() == Some(status::EFFECT_FAILED) {
+                        // What failed is tried again: until that is done, this is still what is known. Nothing else of
+                        // it was looked at.
+                        contained = contained.max(Some(Contained::Unseen));
+                        result
+                    } else {
+                        contained = contained.max(action.isolate.is_some().then_some(Contained::Open));
+                        TargetResult {
+                            outcome: Outcome::Running,
+                            reason: Some("Applying".to_owned()),
+                            message: Some(format!("being applied to {}", describe(target))),
+                            assurance: None,
+                            ..result
+                        }
                     }
                 };
                 match state.results.iter_mut().find(|existing| existing.target_uid == target.uid) {
@@ -250,14 +262,12 @@ impl Look<'_> {
                     None => state.results.push(result),
                 }
             }
-            summarize(state, self.world);
+            summarize(state, self.world.now);
         }
         if pass.steps.is_empty() {
             residual.sort();
             residual.dedup();
             pass.status.residual = residual;
-        } else if self.response.spec.actions.iter().any(|action| action.isolate.is_some()) {
-            contained = Some(Contained::Open);
         }
         status::holding(&mut pass.status, self.response, self.world.now, contained);
         self.watch_evidence(&mut pass.status)?;
@@ -311,11 +321,16 @@ impl Look<'_> {
         Ok(())
     }
 
+    fn isolates(&self) -> bool {
+        self.response.spec.actions.iter().any(|action| action.isolate.is_some())
+    }
+
     fn release(&self, pass: &mut Pass) -> Result<(), Unread> {
         self.prefetch(&pass.status, true)?;
         pass.finalizer = true;
         let mut waits = None;
         let mut held_by = None;
+        let mut blocked = None;
         let mut contained: Option<Contained> = None;
         // The last action that was applied is the first to be undone.
         let actions: Vec<(&Action, &ActionStatus)> =
@@ -324,15 +339,18 @@ impl Look<'_> {
             let Some(act) = action.verb().and_then(action::action) else { continue };
             for target in &pass.status.targets {
                 let before = state.results.iter().find(|result| result.target_uid == target.uid);
-                let cx = self.context(target, state, before);
+                let cx = self.context(target, before);
                 let undo = act.undo(&cx)?;
                 held_by = held_by.or(undo.held_by);
+                blocked = blocked.or(undo.blocked);
                 // What was never applied needs nobody to wait.
                 if !undo.effects.is_empty() && undo.waits.is_some() {
                     waits = waits.or(undo.waits);
-                    // It goes on holding, so what is said of that goes on following what is seen.
+                    // It goes on holding, so what is said of that goes on following what is seen. An assessment takes it that
+                    // everything is in place.
+                    let in_place = act.plan(&cx)?.effects.is_empty();
                     let seen = act.assess(&cx)?;
-                    contained = contained.max(seen.contained);
+                    contained = contained.max(if in_place { seen.contained } else { Some(Contained::Open) });
                     pass.watch.extend(seen.watch);
                     continue;
                 }
@@ -343,23 +361,22 @@ impl Look<'_> {
         if let Some((reason, message)) = waits {
             status::releasing(&mut pass.status, self.response, self.world.now, reason, &message, contained);
             pass.again_after = Some(SignedDuration::from_secs(2));
+        } else if let (true, Some(message)) = (pass.steps.is_empty(), blocked) {
+            let contained = self.isolates().then_some(Contained::Unseen);
+            status::releasing(&mut pass.status, self.response, self.world.now, "UndoBlocked", &message, contained);
+            pass.again_after = Some(SignedDuration::from_secs(5));
         } else if pass.steps.is_empty() {
-            let reason = if expired(self.response, self.world) { "Expired" } else { "Released" };
+            let reason = if expired(self.response, self.world.now) { "Expired" } else { "Released" };
             status::released(&mut pass.status, self.response, self.world.now, reason, held_by.as_deref());
             pass.finalizer = false;
             pass.phase = Phase::Released;
-        } else {
-            // Before the first effect, not after the last: in between it can be open.
-            let contained =
-                self.response.spec.actions.iter().any(|action| action.isolate.is_some()).then_some(Contained::Open);
-            status::releasing(
-                &mut pass.status,
-                self.response,
-                self.world.now,
-                "Releasing",
-                "being undone",
-                contained,
-            );
+        } else if conditions::find(&pass.status.conditions, "Reverted")
+            .is_none_or(|reverted| reverted.reason != status::UNDO_FAILED)
+        {
+            // Before the first effect, not after the last: in between it can be open. What failed and is tried again stays
+            // what is said until it is done.
+            let contained = self.isolates().then_some(Contained::Open);
+            status::releasing(&mut pass.status, self.response, self.world.now, "Releasing", "being undone", contained);
         }
         Ok(())
     }
@@ -370,7 +387,7 @@ fn describe(target: &PinnedTarget) -> String {
 }
 
 /// An action is what became of its targets: as bad as the worst, and not finished before the last.
-fn summarize(state: &mut ActionStatus, world: &World) {
+pub(crate) fn summarize(state: &mut ActionStatus, now: jiff::Timestamp) {
     let rank = |outcome: Outcome| match outcome {
         Outcome::Pending | Outcome::Running => 5,
         Outcome::Failed => 4,
@@ -386,14 +403,13 @@ fn summarize(state: &mut ActionStatus, world: &World) {
     if matches!(worst.outcome, Outcome::Pending | Outcome::Running) {
         state.finished_at = None;
     } else {
-        state.finished_at.get_or_insert(Time(world.now));
+        state.finished_at.get_or_insert(Time(now));
     }
 }
 
 /// What other responses need to know of this one.
 #[must_use]
 pub fn peer(response: &IncidentResponse, now: jiff::Timestamp) -> PeerResponse {
-    let world = World::new(now);
     let status = response.status.clone().unwrap_or_default();
     let isolates = response.spec.actions.iter().any(|action| action.isolate.is_some());
     let pods = if !isolates {
@@ -406,11 +422,11 @@ pub fn peer(response: &IncidentResponse, now: jiff::Timestamp) -> PeerResponse {
             .map(|target| (target.namespace.clone().unwrap_or_default(), target.name.clone(), Some(target.uid.clone())))
             .collect()
     };
-    let phase = phase(response, &status, &world);
+    let phase = phase(response, &status, now);
     let ends = response.metadata.deletion_timestamp.is_some()
         || response.spec.release.unwrap_or(false)
         || response.spec.dry_run
-        || expired(response, &world);
+        || expired(response, now);
     PeerResponse {
         name: full_name(response),
         uid: response.metadata.uid.clone().unwrap_or_default(),

@@ -22,7 +22,6 @@ pub fn rbac_rules() -> Vec<PolicyRule> {
         // Patch is for the finalizer.
         rule("tourniquet.dev", &["incidentresponses"], &["get", "list", "watch", "patch"]),
         rule("tourniquet.dev", &["incidentresponses/status"], &["update"]),
-        rule("tourniquet.dev", &["incidentresponses/finalizers"], &["update"]),
         // Acceptance: whether the API server depends on a pod.
         rule(
             "admissionregistration.k8s.io",
@@ -34,4 +33,20 @@ pub fn rbac_rules() -> Vec<PolicyRule> {
     ];
     rules.extend(ACTIONS.iter().flat_map(|action| action.rbac()));
     rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_rule_grants_everything_of_anything() {
+        for rule in rbac_rules() {
+            let groups = rule.api_groups.iter().flatten();
+            let all: Vec<&String> = groups.chain(rule.resources.iter().flatten()).chain(&rule.verbs).collect();
+            assert!(all.iter().all(|word| *word != "*"), "{rule:?}");
+            let powers = ["bind", "escalate", "impersonate"];
+            assert!(rule.verbs.iter().all(|verb| !powers.contains(&verb.as_str())), "{rule:?}");
+        }
+    }
 }

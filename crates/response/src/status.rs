@@ -1,12 +1,14 @@
 //! What a status says, as pure functions of what is known.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tourniquet_api::{ActionStatus, IncidentResponse, IncidentResponseStatus, Outcome, PinnedTarget};
 
 use crate::action::Contained;
 use crate::conditions::{Conditions, Is};
-use crate::pass::Failure;
+use crate::pass::{Failure, Phase, phase, summarize};
 
 /// The target in one string, for `kubectl get`.
 pub(crate) fn describe_target(response: &IncidentResponse) -> String {
@@ -56,6 +58,9 @@ pub(crate) fn refused(
             ..ActionStatus::default()
         })
         .collect();
+    // What was stored under another schema can have the same name twice, and a status must not.
+    let mut names = BTreeSet::new();
+    status.actions.retain(|action| names.insert(action.name.clone()));
     let mut conditions = conditions(status, response, now);
     conditions.set("Accepted", Is::False, reason, message);
     conditions.set("Ready", Is::False, reason, message);
@@ -201,7 +206,12 @@ pub(crate) fn releasing(
     conditions.remove("Stalled");
 }
 
-/// The status of a response some of whose effects failed. They are retried; a success overwrites this.
+/// The reason of an action whose effect failed, until it is done.
+pub(crate) const EFFECT_FAILED: &str = "EffectFailed";
+/// The reason of an undo whose effect failed, until it is done.
+pub(crate) const UNDO_FAILED: &str = "UndoFailed";
+
+/// The status of a response some of whose effects failed. They are tried again; a success overwrites this.
 #[must_use]
 pub fn report_failures(
     response: &IncidentResponse,
@@ -216,37 +226,54 @@ pub fn report_failures(
         1 => format!("{}; it is tried again", first.message),
         more => format!("{} (and {} more); they are tried again", first.message, more - 1),
     };
-    if !undoing {
-        for failure in failures {
-            if let Some(action) = status.actions.iter_mut().find(|action| Some(&action.name) == failure.action.as_ref())
-            {
-                action.outcome = Outcome::Failed;
-                action.reason = Some("EffectFailed".to_owned());
-                action.message = Some(failure.message.clone());
+    if undoing {
+        let mut conditions = conditions(&mut status, response, now);
+        conditions.set("Reverted", Is::False, UNDO_FAILED, message.clone());
+        conditions.set("Ready", Is::False, UNDO_FAILED, message.clone());
+        conditions.set("Stalled", Is::True, UNDO_FAILED, message);
+        conditions.remove("Reconciling");
+        return status;
+    }
+    for action in &mut status.actions {
+        if !failures.iter().any(|failure| failure.action.as_ref() == Some(&action.name)) {
+            continue;
+        }
+        for result in &mut action.results {
+            if result.reason.as_deref() == Some("Applying") || result.reason.as_deref() == Some(EFFECT_FAILED) {
+                result.outcome = Outcome::Failed;
+                result.reason = Some(EFFECT_FAILED.to_owned());
+                result.message = Some(message.clone());
             }
         }
+        summarize(action, now);
     }
-    let reason = if undoing { "UndoFailed" } else { "EffectFailed" };
-    let mut conditions = conditions(&mut status, response, now);
-    if undoing {
-        conditions.set("Reverted", Is::False, reason, message.clone());
-    }
-    conditions.set("Ready", Is::False, reason, message.clone());
-    conditions.set("Stalled", Is::True, reason, message);
-    conditions.remove("Reconciling");
+    // What did work may contain the target all the same; nobody has looked.
+    let isolates = response.spec.actions.iter().any(|action| action.isolate.is_some());
+    holding(&mut status, response, now, isolates.then_some(Contained::Unseen));
     status
 }
 
-/// The status of a stored object that this version cannot read: refused, with the reason.
+/// The status of a response of which something that has to be seen cannot be looked at now. It is tried again.
 #[must_use]
-pub fn unreadable(error: &str, generation: Option<i64>, now: Timestamp) -> IncidentResponseStatus {
-    let mut status = IncidentResponseStatus { observed_generation: generation, ..IncidentResponseStatus::default() };
-    let message: String =
-        format!("this version of tourniquet cannot read the object: {error}").chars().take(1024).collect();
-    let mut conditions = Conditions { list: &mut status.conditions, now, generation };
-    conditions.set("Accepted", Is::False, "Invalid", message.clone());
-    conditions.set("Ready", Is::False, "Invalid", message.clone());
-    conditions.set("Stalled", Is::True, "Invalid", message);
-    conditions.set("Contained", Is::False, "Invalid", "nothing was touched");
+pub fn unobservable(response: &IncidentResponse, cause: &str, now: Timestamp) -> IncidentResponseStatus {
+    let mut status = response.status.clone().unwrap_or_default();
+    let phase = phase(response, &status, now);
+    if matches!(phase, Phase::Refused | Phase::Planned | Phase::Released) {
+        return status;
+    }
+    let message = format!("{cause}; it is tried again");
+    let isolates = response.spec.actions.iter().any(|action| action.isolate.is_some());
+    status.observed_generation = response.metadata.generation;
+    status.target = Some(describe_target(response));
+    let mut conditions = conditions(&mut status, response, now);
+    if phase == Phase::Releasing {
+        conditions.set("Reverted", Is::False, "CannotObserve", message.clone());
+    }
+    if isolates && phase != Phase::Unaccepted {
+        conditions.set("Contained", Is::Unknown, "CannotObserve", message.clone());
+    }
+    conditions.set("Ready", Is::False, "CannotObserve", message.clone());
+    conditions.set("Reconciling", Is::True, "CannotObserve", message);
+    conditions.remove("Stalled");
     status
 }

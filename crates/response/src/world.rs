@@ -62,6 +62,8 @@ pub struct CiliumEndpoint {
 pub struct ClusterwidePolicy {
     /// Its UID.
     pub uid: String,
+    /// Its version.
+    pub resource_version: Option<String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// Its annotations.
@@ -72,6 +74,8 @@ pub struct ClusterwidePolicy {
     pub valid: bool,
     /// Whether it is being deleted.
     pub terminating: bool,
+    /// Who has to let go of it before it is gone.
+    pub finalizers: Vec<String>,
 }
 
 /// A Service that the API server cannot do without.

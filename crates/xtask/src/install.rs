@@ -133,7 +133,8 @@ fn cilium_crds() -> Result<PathBuf> {
         .env("GOWORK", "off")
         .output()
         .context("cannot run go")?;
-    let module: serde_json::Value = serde_json::from_slice(&output.stdout).context("go mod download printed no JSON")?;
+    let module: serde_json::Value =
+        serde_json::from_slice(&output.stdout).context("go mod download printed no JSON")?;
     let folder = module["Dir"].as_str().context("go mod download names no folder")?;
     Ok(PathBuf::from(folder).join("pkg/k8s/apis/cilium.io/client/crds/v2"))
 }

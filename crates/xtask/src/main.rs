@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tourniquet_xtask::{cluster, generate, test};
+use tourniquet_xtask::{bench, cluster, demo, generate, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The commands of the tourniquet workspace")]
@@ -24,6 +24,11 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Sets everything up and shows the main job on a real cluster
+    Demo(demo::DemoCommand),
+    /// Measures, and asserts nothing
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
     /// Runs every check and every test
     Test(test::TestCommand),
 }
@@ -35,6 +40,8 @@ impl Command {
             Self::Generate { check } => {
                 if check { generate::check() } else { generate::write() }.map(|()| ExitCode::SUCCESS)
             }
+            Self::Bench(command) => command.run(),
+            Self::Demo(command) => command.run(),
             Self::Test(command) => command.run(),
         }
     }

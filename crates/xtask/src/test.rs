@@ -110,7 +110,8 @@ impl TestCommand {
             let place = Place::Context(context);
             install::install(&place, self.image.as_deref().unwrap_or_default(), &[])?;
             return phase(&name, || {
-                let (apart, programs): (Vec<_>, Vec<_>) = programs.iter().partition(|program| needs_our_cluster(program));
+                let (apart, programs): (Vec<_>, Vec<_>) =
+                    programs.iter().partition(|program| needs_our_cluster(program));
                 for program in apart {
                     println!("not run on --context, it needs the node's processes: {}", program.display());
                 }
@@ -268,11 +269,12 @@ fn number(line: &str, word: &str) -> u32 {
 fn programs(network: Network) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(base())?;
     let prefix = network.to_string();
-    let mut programs: Vec<PathBuf> = install::executables(&["test", "--package", "tourniquet-e2e", "--tests", "--no-run"])?
-        .into_iter()
-        .filter(|built| built.kind == "test" && built.name.starts_with(&prefix))
-        .map(|built| built.path)
-        .collect();
+    let mut programs: Vec<PathBuf> =
+        install::executables(&["test", "--package", "tourniquet-e2e", "--tests", "--no-run"])?
+            .into_iter()
+            .filter(|built| built.kind == "test" && built.name.starts_with(&prefix))
+            .map(|built| built.path)
+            .collect();
     programs.sort();
     Ok(programs)
 }

@@ -132,7 +132,8 @@ impl Operator {
             "users": [{ "name": "operator", "user": { "token": token.trim() } }],
             "contexts": [{ "name": "proxy", "context": { "cluster": "proxy", "user": "operator" } }],
         });
-        let file = std::env::temp_dir().join(format!("tourniquet-{}-{}.kubeconfig", std::process::id(), address.port()));
+        let file =
+            std::env::temp_dir().join(format!("tourniquet-{}-{}.kubeconfig", std::process::id(), address.port()));
         std::fs::write(&file, kubeconfig.to_string())?;
 
         let net = format!("--net=/proc/{}/ns/net", process_of(seat)?);

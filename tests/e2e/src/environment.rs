@@ -26,7 +26,9 @@ pub struct Environment {
 
 impl Environment {
     pub async fn read() -> Result<Self> {
-        let text = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set; run this through cargo xtask"));
+        let text = |name: &str| {
+            std::env::var(name).with_context(|| format!("{name} is not set; run this through cargo xtask"))
+        };
         let path = |name: &str| std::env::var_os(name).map(PathBuf::from);
         let context = text("TOURNIQUET_CONTEXT")?;
         Ok(Self {
@@ -34,7 +36,8 @@ impl Environment {
             context,
             network: text("TOURNIQUET_NETWORK")?,
             image: text("TOURNIQUET_WORKLOAD")?,
-            traffic: path("TOURNIQUET_TRAFFIC").context("TOURNIQUET_TRAFFIC is not set; run this through cargo xtask")?,
+            traffic: path("TOURNIQUET_TRAFFIC")
+                .context("TOURNIQUET_TRAFFIC is not set; run this through cargo xtask")?,
             operator: path("TOURNIQUET_OPERATOR"),
             cilium_crds: path("TOURNIQUET_CILIUM_CRDS"),
         })

@@ -1,6 +1,12 @@
 //! Given, when, then on a real cluster: what the end-to-end tests, the demo and the measurements are written with.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this crate is tests; a failed expectation ends one")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "this crate is tests; a failed expectation ends one"
+)]
 #![allow(missing_docs, reason = "names of fixtures are their documentation; what is not obvious is documented")]
 
 pub mod crash;

@@ -63,7 +63,10 @@ impl Scenario {
         });
         merge(&mut manifest, more);
         let pod: Pod = serde_json::from_value(manifest)?;
-        self.api::<Pod>().create(&PostParams::default(), &pod).await.with_context(|| format!("cannot create pod {name}"))
+        self.api::<Pod>()
+            .create(&PostParams::default(), &pod)
+            .await
+            .with_context(|| format!("cannot create pod {name}"))
     }
 
     /// The pod of this name, once it runs and answers where it serves.

@@ -80,6 +80,27 @@ impl Scenario {
     }
 }
 
+impl Scenario {
+    /// Tries to create a response without keeping it; the error is what a user reads.
+    pub async fn try_response(&self, spec: Value, strict: bool) -> Result<(), String> {
+        let body = json!({
+            "apiVersion": "tourniquet.dev/v1alpha1", "kind": "IncidentResponse",
+            "metadata": { "name": format!("{}-try", self.namespace) }, "spec": spec,
+        });
+        let validation = if strict { "Strict" } else { "Warn" };
+        let path = format!(
+            "/apis/tourniquet.dev/v1alpha1/namespaces/{RESPONSE_NAMESPACE}/incidentresponses?dryRun=All&fieldValidation={validation}"
+        );
+        let request =
+            http::Request::post(path).header("content-type", "application/json").body(body.to_string().into_bytes());
+        let created = self.env.client.request::<Value>(request.map_err(|error| error.to_string())?).await;
+        created.map(drop).map_err(|error| match error {
+            kube::Error::Api(status) => status.message.clone(),
+            other => format!("not an answer of the API server: {other}"),
+        })
+    }
+}
+
 impl TestResponse {
     pub fn api(&self) -> Api<IncidentResponse> {
         Api::namespaced(self.client.clone(), &self.namespace)
@@ -121,7 +142,11 @@ impl TestResponse {
     /// What became of an action.
     pub async fn action(&self, name: &str) -> Result<ActionStatus> {
         let status = self.get().await?.status.unwrap_or_default();
-        status.actions.into_iter().find(|action| action.name == name).with_context(|| format!("no action {name} in status"))
+        status
+            .actions
+            .into_iter()
+            .find(|action| action.name == name)
+            .with_context(|| format!("no action {name} in status"))
     }
 
     /// Waits until the operator has said whether it is carried out, and expects that it is not.

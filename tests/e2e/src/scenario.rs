@@ -1,11 +1,12 @@
 //! One test: a namespace of its own, and whatever happens, nothing of it left.
 
 use std::future::Future;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -30,19 +31,20 @@ pub struct Scenario {
 /// Runs a test in a namespace of its own, shows what is there when it fails, and removes it.
 pub fn scenario<F>(name: &str, body: impl FnOnce(Scenario) -> F)
 where
-    F: Future<Output = Result<()>> + Send + 'static,
+    F: Future<Output = Result<()>>,
 {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let scenario = Scenario::begin(name).await.unwrap_or_else(|error| panic!("{name}: cannot begin: {error:#}"));
-        let ended = tokio::spawn(body(scenario.clone())).await;
+        let ended = AssertUnwindSafe(body(scenario.clone())).catch_unwind().await;
         let failed = !matches!(ended, Ok(Ok(())));
         if failed {
             scenario.explain().await;
         }
         let removed = scenario.end().await;
         match ended {
-            Err(panic) => resume_unwind(panic.into_panic()),
+            Err(panic) => resume_unwind(panic),
             Ok(Err(error)) => panic!("{name}: {error:#}"),
             Ok(Ok(())) => removed.unwrap_or_else(|error| panic!("{name}: cannot clean up: {error:#}")),
         }
@@ -95,16 +97,30 @@ impl Scenario {
 
     /// Creates or replaces an object from a manifest, as a user would.
     pub async fn apply(&self, manifest: serde_json::Value) -> Result<()> {
+        self.apply_in(&self.namespace, manifest).await
+    }
+
+    /// The same in another namespace.
+    pub async fn apply_in(&self, namespace: &str, manifest: serde_json::Value) -> Result<()> {
+        self.feed(&["--namespace", namespace, "apply", "--filename", "-"], &manifest.to_string()).await
+    }
+
+    /// Applies manifests that name their own namespaces.
+    pub async fn apply_text(&self, manifests: &str) -> Result<()> {
+        self.feed(&["apply", "--filename", "-"], manifests).await
+    }
+
+    async fn feed(&self, args: &[&str], input: &str) -> Result<()> {
         use tokio::io::AsyncWriteExt;
         let mut child = self
             .env
             .kubectl()
-            .args(["--namespace", &self.namespace, "apply", "--filename", "-"])
+            .args(args)
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped())
             .spawn()?;
-        child.stdin.take().context("no stdin")?.write_all(manifest.to_string().as_bytes()).await?;
+        child.stdin.take().context("no stdin")?.write_all(input.as_bytes()).await?;
         let output = child.wait_with_output().await?;
         anyhow::ensure!(output.status.success(), "kubectl apply: {}", String::from_utf8_lossy(&output.stderr));
         Ok(())

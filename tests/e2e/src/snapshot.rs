@@ -23,8 +23,7 @@ pub const LEFT_OUT: [(&str, &str); 7] = [
 ];
 
 /// Fields that are left out of every object.
-pub const FIELDS_LEFT_OUT: &str =
-    "status, metadata.resourceVersion, metadata.generation, and of metadata.managedFields all but tourniquet's managers";
+pub const FIELDS_LEFT_OUT: &str = "status, metadata.resourceVersion, metadata.generation, and of metadata.managedFields all but tourniquet's managers";
 
 /// The objects, by kind, namespace and name.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +44,10 @@ impl Snapshot {
                     continue;
                 }
                 let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-                let list = api.list(&ListParams::default()).await.with_context(|| format!("cannot list {}", resource.plural))?;
+                let list = api
+                    .list(&ListParams::default())
+                    .await
+                    .with_context(|| format!("cannot list {}", resource.plural))?;
                 for object in list.items {
                     let namespace = object.namespace();
                     let of_operator = namespace.as_deref() == Some(OPERATOR_NAMESPACE);
@@ -68,7 +70,10 @@ impl Snapshot {
             snapshot.0.retain(|key, object| {
                 let namespace_object = key.strip_prefix("Namespace /");
                 namespace_object.is_none_or(|name| name == namespace)
-                    && object.pointer("/metadata/labels").and_then(|labels| labels.get(tourniquet_api::names::RESPONSE_LABEL)).is_none()
+                    && object
+                        .pointer("/metadata/labels")
+                        .and_then(|labels| labels.get(tourniquet_api::names::RESPONSE_LABEL))
+                        .is_none()
             });
             snapshot
         })
@@ -91,7 +96,9 @@ impl Snapshot {
 
     fn text(&self) -> String {
         let objects = self.0.iter();
-        objects.map(|(key, object)| format!("{key}\n{}\n", serde_json::to_string_pretty(object).unwrap_or_default())).collect()
+        objects
+            .map(|(key, object)| format!("{key}\n{}\n", serde_json::to_string_pretty(object).unwrap_or_default()))
+            .collect()
     }
 }
 

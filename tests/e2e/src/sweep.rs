@@ -34,7 +34,11 @@ impl Schedule {
     }
 
     fn crash(&self) -> CrashAt {
-        let paths = vec![format!("/{}", self.response.name), format!("/{}", names::policy(&self.response.uid)), format!("/{}", self.pod.name)];
+        let paths = vec![
+            format!("/{}", self.response.name),
+            format!("/{}", names::policy(&self.response.uid)),
+            format!("/{}", self.pod.name),
+        ];
         CrashAt { write: self.write, side: self.side, paths }
     }
 }
@@ -110,7 +114,12 @@ async fn sweep(s: &Scenario, reason: &str, settled: Duration) -> Result<()> {
         let left = traces(&s.env, &schedule.response.uid).await?;
         ensure!(left.is_empty(), "{}: left {left:?}", schedule.name());
         let after = s.get_pod(&schedule.pod.name).await?;
-        ensure!(after.metadata.labels == schedule.before.metadata.labels, "{}: {:?}", schedule.name(), after.metadata.labels);
+        ensure!(
+            after.metadata.labels == schedule.before.metadata.labels,
+            "{}: {:?}",
+            schedule.name(),
+            after.metadata.labels
+        );
         ensure!(after.metadata.annotations == schedule.before.metadata.annotations, "{}", schedule.name());
         let ours = after.metadata.managed_fields.iter().flatten().filter_map(|entry| entry.manager.as_deref());
         ensure!(!ours.into_iter().any(|manager| manager.starts_with(names::OPERATOR_MANAGER)), "{}", schedule.name());

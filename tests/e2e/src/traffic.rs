@@ -81,6 +81,36 @@ impl Scenario {
         Ok(attempts)
     }
 
+    /// The same with nothing but the shell of the pod's image, whose clock knows no fractions: times are those of arrival here.
+    pub async fn shell_attempts(&self, from: &TestPod, to: &TestPod) -> Result<Attempts> {
+        let what = format!("{} to {}", from.name, to.name);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&seen);
+        let (ip, port) = (to.address().ip(), to.address().port());
+        let script = format!(
+            "for i in $(seq 12000); do echo begin; \
+             if timeout 2 nc -w 1 {ip} {port} </dev/null >/dev/null 2>&1; then echo answered; else echo timedout; fi; \
+             usleep 50000; done"
+        );
+        let mut start = Timestamp::now();
+        let task = self
+            .lines(from, &["/bin/sh", "-c", &script], move |line| {
+                let end = Timestamp::now();
+                match line {
+                    "begin" => start = end,
+                    "answered" => lock(&into).push(Attempt { start, end, answer: Answer::Answered }),
+                    _ => lock(&into).push(Attempt { start, end, answer: Answer::TimedOut }),
+                }
+            })
+            .await?;
+        let attempts = Attempts { what, seen, _task: task };
+        until(&format!("a first attempt from {}", attempts.what), Duration::from_secs(30), async || {
+            Ok((!lock(&attempts.seen).is_empty()).then_some(()))
+        })
+        .await?;
+        Ok(attempts)
+    }
+
     /// Opens a flow; returns once something came back.
     pub async fn stream(&self, protocol: &str, from: &TestPod, to: &TestPod) -> Result<Stream> {
         let what = format!("{protocol} flow opened by {} to {}", from.name, to.name);
@@ -93,12 +123,18 @@ impl Scenario {
             })
             .await?;
         let stream = Stream { what, seen, _task: task };
-        until(&stream.what, Duration::from_secs(30), async || Ok((!lock(&stream.seen).is_empty()).then_some(()))).await?;
+        until(&stream.what, Duration::from_secs(30), async || Ok((!lock(&stream.seen).is_empty()).then_some(())))
+            .await?;
         Ok(stream)
     }
 
     /// Runs a program in a pod and hands over each line that it prints, until the returned guard is dropped.
-    async fn lines(&self, pod: &TestPod, command: &[&str], mut line: impl FnMut(&str) + Send + 'static) -> Result<Abort> {
+    async fn lines(
+        &self,
+        pod: &TestPod,
+        command: &[&str],
+        mut line: impl FnMut(&str) + Send + 'static,
+    ) -> Result<Abort> {
         let parameters = AttachParams::default().stderr(false).max_stdout_buf_size(64 * 1024);
         let mut process = self
             .api::<Pod>()
@@ -177,6 +213,16 @@ impl Attempts {
                 .map(|(first, _)| *first))
         })
         .await
+    }
+
+    /// Waits for this long after `from`, and fails when an attempt that began in between reached the peer.
+    pub async fn stays_silent(&self, from: Timestamp, for_: Duration) -> Result<()> {
+        let to = from + for_;
+        until(&format!("an attempt of {} from after {to}", self.what), for_ + Duration::from_secs(20), async || {
+            Ok(self.all().last().filter(|last| last.start > to).map(drop))
+        })
+        .await?;
+        self.none_answered(from, to)
     }
 
     /// Fails when an attempt that began in this time reached the peer, or when none was made.

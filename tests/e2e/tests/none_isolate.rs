@@ -61,7 +61,8 @@ fn definitions_that_an_uninstalled_engine_left_behind_prove_nothing() {
         let mut arguments = vec!["apply", "--server-side"];
         arguments.extend(files.iter().flat_map(|file| ["--filename", file.as_str()]));
         s.env.kubectl_output(&arguments).await?;
-        let established = ["wait", "--for=condition=Established", "--timeout=30s", "crd/ciliumclusterwidenetworkpolicies.cilium.io"];
+        let established =
+            ["wait", "--for=condition=Established", "--timeout=30s", "crd/ciliumclusterwidenetworkpolicies.cilium.io"];
         s.env.kubectl_output(&established).await?;
 
         says_that_nothing_is_enforced(&s).await
@@ -120,8 +121,13 @@ fn a_dry_run_touches_nothing() {
         ensure!(ready.reason == "Planned", "{ready:?}");
         let planned = response.get().await?;
         ensure!(planned.metadata.finalizers.is_none());
-        let plan: Vec<String> =
-            planned.status.unwrap_or_default().plan.iter().map(|step| format!("{} {}", step.verb, step.object)).collect();
+        let plan: Vec<String> = planned
+            .status
+            .unwrap_or_default()
+            .plan
+            .iter()
+            .map(|step| format!("{} {}", step.verb, step.object))
+            .collect();
         ensure!(plan.iter().any(|step| step == &format!("Apply Pod {}/web", s.namespace)), "{plan:?}");
         ensure!(s.get_pod("web").await?.metadata.resource_version == before);
         ensure!(traces(&s.env, &response.uid).await?.is_empty());

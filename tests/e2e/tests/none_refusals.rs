@@ -176,14 +176,49 @@ fn verbs_and_targets_that_this_version_does_not_carry_out() {
         s.pod("web").await?;
         let before = version(&s, "web").await?;
         let specs = [
-            ("label", json!({ "target": pod, "actions": [{ "label": { "set": { "a": "b" } } }] }), "VerbNotSupported", "label"),
-            ("collect", json!({ "target": pod, "actions": [{ "collect": { "storeRef": { "name": "soc" } } }] }), "VerbNotSupported", "collect"),
-            ("run", json!({ "target": pod, "actions": [{ "run": { "command": ["/bin/true"] } }] }), "VerbNotSupported", "run"),
-            ("cordon", json!({ "target": { "node": { "name": "node-0" } }, "actions": [{ "cordon": {} }] }), "VerbNotSupported", "cordon"),
+            (
+                "label",
+                json!({ "target": pod, "actions": [{ "label": { "set": { "a": "b" } } }] }),
+                "VerbNotSupported",
+                "label",
+            ),
+            (
+                "collect",
+                json!({ "target": pod, "actions": [{ "collect": { "storeRef": { "name": "soc" } } }] }),
+                "VerbNotSupported",
+                "collect",
+            ),
+            (
+                "run",
+                json!({ "target": pod, "actions": [{ "run": { "command": ["/bin/true"] } }] }),
+                "VerbNotSupported",
+                "run",
+            ),
+            (
+                "cordon",
+                json!({ "target": { "node": { "name": "node-0" } }, "actions": [{ "cordon": {} }] }),
+                "VerbNotSupported",
+                "cordon",
+            ),
             // One that is built beside one that is not: refused as a whole.
-            ("both", json!({ "target": pod, "actions": [{ "isolate": {} }, { "run": { "command": ["/bin/true"] } }] }), "VerbNotSupported", "run"),
-            ("pods", json!({ "target": { "pods": { "namespace": namespace, "selector": { "matchLabels": { "app": "web" } } } }, "actions": [{ "isolate": {} }] }), "TargetNotSupported", "single pods"),
-            ("namespace", json!({ "target": { "namespace": { "name": namespace } }, "actions": [{ "isolate": {} }] }), "TargetNotSupported", "single pods"),
+            (
+                "both",
+                json!({ "target": pod, "actions": [{ "isolate": {} }, { "run": { "command": ["/bin/true"] } }] }),
+                "VerbNotSupported",
+                "run",
+            ),
+            (
+                "pods",
+                json!({ "target": { "pods": { "namespace": namespace, "selector": { "matchLabels": { "app": "web" } } } }, "actions": [{ "isolate": {} }] }),
+                "TargetNotSupported",
+                "single pods",
+            ),
+            (
+                "namespace",
+                json!({ "target": { "namespace": { "name": namespace } }, "actions": [{ "isolate": {} }] }),
+                "TargetNotSupported",
+                "single pods",
+            ),
         ];
         for (name, spec, reason, words) in specs {
             let response = s.respond(name, Spec(spec)).await?;

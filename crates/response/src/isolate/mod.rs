@@ -4,15 +4,16 @@
 //! engine's own report for this pod, and the operator's own connection attempts before and after.
 
 mod policies;
+mod verdict;
 
 use std::net::{IpAddr, SocketAddr};
 
-use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use tourniquet_api::{Answer, Assurance, Direction, Outcome, Probe, Residual, Verb, names};
+use tourniquet_api::{Assurance, Direction, Outcome, Probe, Verb, names};
 
-use crate::action::{Act, Assessment, Contained, Context, Plan, Undo};
+use self::verdict::{Engine, Seen, judge, residual};
+use crate::action::{Act, Assessment, Context, Plan, Undo};
 use crate::effect::Effect;
 use crate::rbac::rule;
 use crate::world::{PeerResponse, Read, Unread};
@@ -22,24 +23,8 @@ pub(crate) const ISOLATE: Isolate = Isolate;
 /// The action.
 pub(crate) struct Isolate;
 
-/// How long Cilium may take before we say that it does not enforce. A new label takes up to 35 s by its default timing
-/// (a random wait of up to 30 s, then 5 s), and a change of labels meanwhile starts both again.
-const CILIUM_SETTLES: SignedDuration = SignedDuration::from_secs(120);
-
-/// How long an engine that reports nothing may take before what we see counts.
-const OTHERS_SETTLE: SignedDuration = SignedDuration::from_secs(5);
-
 /// A port to try on a pod that declares none. Nobody has to listen: a refused connection reached the pod as well.
 const ANY_PORT: u16 = 80;
-
-/// What is known of the policy engine that serves the pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Engine {
-    /// Cilium reports on this very pod.
-    Cilium { in_force: bool },
-    /// Nobody reports: another engine, or none. A served policy kind proves nothing, since CRDs survive an uninstall.
-    Silent,
-}
 
 impl Act for Isolate {
     fn verb(&self) -> Verb {
@@ -47,11 +32,15 @@ impl Act for Isolate {
     }
 
     fn rbac(&self) -> Vec<PolicyRule> {
-        let own = ["get", "list", "watch", "create", "patch", "delete"];
         vec![
             rule("", &["pods"], &["get", "list", "watch", "patch"]),
-            rule("networking.k8s.io", &["networkpolicies"], &own),
-            rule("cilium.io", &["ciliumclusterwidenetworkpolicies"], &own),
+            // An apply that creates is a patch and a create; one that replaces is an update.
+            rule("networking.k8s.io", &["networkpolicies"], &["list", "watch", "create", "patch", "update", "delete"]),
+            rule(
+                "cilium.io",
+                &["ciliumclusterwidenetworkpolicies"],
+                &["get", "list", "watch", "create", "patch", "update", "delete"],
+            ),
             rule("cilium.io", &["ciliumendpoints"], &["get", "list", "watch"]),
         ]
     }
@@ -123,6 +112,8 @@ impl Act for Isolate {
         // Only what answered before can be seen to be silent now.
         if let Some(probe) = assessment.probes.first_mut().filter(|probe| probe.before.reached())
             && let Ok(address) = probe.peer.parse::<SocketAddr>()
+            // A pod whose sandbox was made anew has another address; silence of the old one proves nothing.
+            && has_address(pod, address.ip())
         {
             assessment.watch.push(address);
             if let Some(reach) = cx.world.reach(&address)? {
@@ -139,6 +130,7 @@ impl Act for Isolate {
             others: policies::others_hold(cx, pod),
             allowing: &allowing,
             elapsed: cx.elapsed(),
+            before: cx.before,
             pod: &name,
         });
         assessment.outcome = verdict.outcome;
@@ -176,10 +168,21 @@ impl Act for Isolate {
         }
         // The deny tier first and the labels last, as when applying: a label change makes Cilium skip policy changes.
         if let Some(policy) = cx.world.clusterwide_policy(&name)? {
-            undo.effects.push(Effect::Delete { object: policies::clusterwide_ref(cx, Some(policy.uid.clone())) });
+            let object = policies::clusterwide_ref(cx, Some(policy.uid.clone()));
+            if policy.terminating {
+                undo.blocked.get_or_insert(policies::kept_by(&object, &policy.finalizers));
+            } else {
+                undo.effects.push(Effect::Delete { object });
+            }
         }
         if let Some(policy) = policies::named(cx.world.network_policies(place(cx).0)?, &name) {
-            undo.effects.push(Effect::Delete { object: policies::network_policy_ref(cx, policy.metadata.uid.clone()) });
+            let object = policies::network_policy_ref(cx, policy.metadata.uid.clone());
+            if policy.metadata.deletion_timestamp.is_some() {
+                let finalizers = policy.metadata.finalizers.as_deref().unwrap_or_default();
+                undo.blocked.get_or_insert(policies::kept_by(&object, finalizers));
+            } else {
+                undo.effects.push(Effect::Delete { object });
+            }
         }
         if let Some(pod) = pod {
             undo.effects.extend(policies::withdraw_labels(cx, pod));
@@ -216,6 +219,13 @@ fn address(pod: &Pod) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, port))
 }
 
+/// Whether this is one of the pod's addresses now.
+fn has_address(pod: &Pod, ip: IpAddr) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let several = status.pod_ips.iter().flatten().map(|address| address.ip.as_str());
+    several.chain(status.pod_ip.as_deref()).any(|address| address.parse() == Ok(ip))
+}
+
 /// Whether Cilium serves this very pod.
 fn endpoint_serves(cx: &Context<'_>) -> Result<bool, Unread> {
     let (namespace, name) = place(cx);
@@ -239,30 +249,38 @@ fn engine(cx: &Context<'_>, response_uid: &str, was_in_force: bool) -> Result<En
         (endpoint.state == "ready" || was_in_force)
             && endpoint.identity_labels.contains(&policies::identity_label(response_uid))
     });
-    if !in_force {
-        return Ok(Engine::Cilium { in_force });
-    }
     let policy = cx.world.clusterwide_policy(&names::policy(response_uid))?;
-    Ok(Engine::Cilium { in_force: policy.is_some_and(|policy| policy.valid && !policy.terminating) })
+    let judged = policy.is_some_and(|policy| policy.valid);
+    Ok(Engine::Cilium {
+        in_force: in_force && policy.is_some_and(|policy| policy.valid && !policy.terminating),
+        judged,
+    })
 }
 
-/// Whether a response holds the pod, as far as anybody reports: in force where the engine says so, else in place.
+/// Whether another response holds the pod, as far as anybody reports: in force where the engine says so, else in place.
 fn holds(cx: &Context<'_>, pod: &Pod, response_uid: &str, was_in_force: bool) -> Result<bool, Unread> {
     match engine(cx, response_uid, was_in_force)? {
-        Engine::Cilium { in_force } => Ok(in_force),
+        Engine::Cilium { in_force, .. } => Ok(in_force),
+        // A deny policy of ours says that Cilium served the pod: without its report, in place is not in force there.
         Engine::Silent => {
-            let existing = cx.world.network_policies(place(cx).0)?;
-            Ok(policies::named(existing, &names::policy(response_uid)).is_some()
-                && policies::label(pod, &names::isolation_label(response_uid)) == Some(names::ISOLATION_VALUE))
+            Ok(cx.world.clusterwide_policy(&names::policy(cx.response_uid))?.is_none()
+                && in_place(cx, pod, response_uid)?)
         }
     }
+}
+
+/// Whether a response's network policy is there and selects the pod.
+fn in_place(cx: &Context<'_>, pod: &Pod, response_uid: &str) -> Result<bool, Unread> {
+    let existing = cx.world.network_policies(place(cx).0)?;
+    Ok(policies::named(existing, &names::policy(response_uid)).is_some()
+        && policies::label(pod, &names::isolation_label(response_uid)) == Some(names::ISOLATION_VALUE))
 }
 
 /// Whether this response may be what holds the pod, so that letting go could open a gap. Unlike [`holds`] this errs on the
 /// side of yes: an endpoint whose labels have just changed is not `ready`, and enforces its present identity all the same.
 fn contributes(cx: &Context<'_>, pod: &Pod) -> Result<bool, Unread> {
     if !endpoint_serves(cx)? {
-        return holds(cx, pod, cx.response_uid, was_in_force(cx));
+        return in_place(cx, pod, cx.response_uid);
     }
     let (namespace, name) = place(cx);
     let endpoint = cx.world.cilium_endpoint(namespace, name)?;
@@ -275,177 +293,4 @@ fn isolates(pods: &[(String, String, Option<String>)], cx: &Context<'_>) -> bool
         // Not accepted yet: it may become one.
         None => (namespace.as_str(), name.as_str()) == place(cx),
     })
-}
-
-/// What is seen of one isolated pod.
-struct Seen<'a> {
-    engine: Engine,
-    /// The answer of the latest attempt, where one answered before.
-    after: Option<Answer>,
-    /// Whether there is a positive control.
-    controlled: bool,
-    /// Whether another response has its label on the pod.
-    others: bool,
-    allowing: &'a [String],
-    elapsed: SignedDuration,
-    pod: &'a str,
-}
-
-struct Verdict {
-    outcome: Outcome,
-    reason: &'static str,
-    message: String,
-    assurance: Assurance,
-    contained: Contained,
-    again_after: Option<SignedDuration>,
-}
-
-/// What may be said of it.
-fn judge(seen: &Seen<'_>) -> Verdict {
-    let pod = seen.pod;
-    let verdict = |outcome, reason, assurance, contained, message: String| Verdict {
-        outcome,
-        reason,
-        message,
-        assurance,
-        contained,
-        again_after: None,
-    };
-    let settling = |limit: SignedDuration, contained, message: String| Verdict {
-        again_after: Some(limit - seen.elapsed),
-        ..verdict(Outcome::Running, "Settling", Assurance::Accepted, contained, message)
-    };
-    let open = seen.after.is_some_and(Answer::reached);
-    let silent = seen.after == Some(Answer::TimedOut);
-    match seen.engine {
-        Engine::Cilium { in_force: true } if !open => {
-            let mut message = format!("Cilium denies all new connections of pod {pod}, but from its own node");
-            if !seen.allowing.is_empty() {
-                message += &format!("; overruled: NetworkPolicy {}", seen.allowing.join(", "));
-            }
-            let assurance = if silent { Assurance::Probed } else { Assurance::EngineReported };
-            message += match (silent, seen.controlled) {
-                (true, _) => "; it answered the operator before and does not now",
-                (false, true) => "; not tried from the operator yet",
-                (false, false) => "; it did not answer the operator before, so trying it now would prove nothing",
-            };
-            verdict(Outcome::Done, "DenyTier", assurance, Contained::Held, message)
-        }
-        Engine::Cilium { .. } if seen.elapsed < CILIUM_SETTLES => settling(
-            CILIUM_SETTLES,
-            Contained::Open,
-            format!(
-                "the policies are accepted; Cilium has not given pod {pod} the identity that they select yet (up to 35 s is usual)"
-            ),
-        ),
-        Engine::Cilium { in_force } => verdict(
-            Outcome::Partial,
-            "NotInForce",
-            Assurance::Accepted,
-            Contained::Open,
-            if in_force {
-                format!("Cilium reports the policy in force, and pod {pod} still answers the operator")
-            } else {
-                format!(
-                    "Cilium has not put the policy in force on pod {pod}; see the endpoint's state with kubectl get ciliumendpoint"
-                )
-            },
-        ),
-        Engine::Silent if open => {
-            if seen.elapsed < OTHERS_SETTLE {
-                return settling(
-                    OTHERS_SETTLE,
-                    Contained::Open,
-                    format!("the policy is accepted; pod {pod} still answers"),
-                );
-            }
-            let (reason, message) = if seen.allowing.is_empty() {
-                ("NotEnforced", format!("nothing enforces the policy: pod {pod} still answers the operator"))
-            } else {
-                (
-                    "AllowedByPolicy",
-                    format!(
-                        "pod {pod} still answers the operator; NetworkPolicy {} allows traffic",
-                        seen.allowing.join(", ")
-                    ),
-                )
-            };
-            verdict(Outcome::Partial, reason, Assurance::Accepted, Contained::Open, message)
-        }
-        Engine::Silent if !seen.allowing.is_empty() => verdict(
-            Outcome::Partial,
-            "AllowedByPolicy",
-            Assurance::Accepted,
-            Contained::Open,
-            format!(
-                "policies add up, and no deny tier is known here: NetworkPolicy {} goes on allowing traffic of pod {pod}; delete it or its rules",
-                seen.allowing.join(", ")
-            ),
-        ),
-        Engine::Silent if silent && !seen.others => verdict(
-            Outcome::Done,
-            "NetworkPolicy",
-            Assurance::Probed,
-            Contained::Held,
-            format!("pod {pod} answered the operator before and does not now"),
-        ),
-        Engine::Silent if seen.controlled && !silent && seen.elapsed < OTHERS_SETTLE => {
-            settling(OTHERS_SETTLE, Contained::Unseen, format!("the policy is accepted; pod {pod} is being tried"))
-        }
-        Engine::Silent => verdict(
-            Outcome::Partial,
-            "NotObserved",
-            Assurance::Accepted,
-            Contained::Unseen,
-            if silent {
-                format!(
-                    "pod {pod} does not answer, and another response isolates it too: nobody can tell which one holds it"
-                )
-            } else {
-                format!(
-                    "the policy is accepted; no engine reports on pod {pod}, and there is no answer from before to compare with"
-                )
-            },
-        ),
-    }
-}
-
-/// What stays open, so that nobody believes more than is true.
-fn residual(pod: &str, contained: Contained) -> Vec<Residual> {
-    let residual = |code: &str, severity: &str, message: String, remedy: Option<&str>| Residual {
-        code: code.to_owned(),
-        severity: severity.to_owned(),
-        message,
-        remedy: remedy.map(str::to_owned),
-    };
-    if contained == Contained::Open {
-        return vec![residual(
-            "NotContained",
-            "High",
-            format!("pod {pod} can still be reached, and can still reach others"),
-            Some(
-                "contain it by other means, such as a network security group or deleting the pod, until Contained is True",
-            ),
-        )];
-    }
-    vec![
-        residual(
-            "EstablishedFlowsMaySurvive",
-            "Medium",
-            format!("policies judge new connections; some that were open before may go on to and from pod {pod}"),
-            Some("end them from inside: kubectl exec … kill, or delete the pod when its memory is not needed"),
-        ),
-        residual(
-            "EgressNotProbed",
-            "Low",
-            format!("what pod {pod} can reach was not tried from inside it; egress is denied by the same policies"),
-            None,
-        ),
-        residual(
-            "NodeCanStillReach",
-            "Low",
-            format!("pod {pod}'s own node can still open connections to it: the kubelet's probes come from there"),
-            None,
-        ),
-    ]
 }

@@ -54,12 +54,15 @@ pub(super) fn clusterwide_ref(cx: &Context<'_>, uid: Option<String>) -> ObjectRe
 }
 
 /// A manifest of an object of ours: marked with the response that it belongs to.
-fn put(cx: &Context<'_>, object: ObjectRef, spec: Value) -> Effect {
+fn put(cx: &Context<'_>, object: ObjectRef, replaces: Option<String>, spec: Value) -> Effect {
     let mut manifest = object.manifest();
+    if let Some(version) = &replaces {
+        manifest["metadata"]["resourceVersion"] = json!(version);
+    }
     manifest["metadata"]["labels"] = json!({ names::RESPONSE_LABEL: cx.response_uid });
     manifest["metadata"]["annotations"] = json!({ names::RESPONSE_ANNOTATION: cx.response_name });
     manifest["spec"] = spec;
-    Effect::Put { object, manager: names::field_manager(cx.response_uid), manifest }
+    Effect::Put { object, manager: names::field_manager(cx.response_uid), manifest, replaces }
 }
 
 fn clusterwide_spec(cx: &Context<'_>) -> Value {
@@ -80,9 +83,6 @@ fn network_policy_spec(cx: &Context<'_>) -> Value {
     json!({
         "podSelector": { "matchLabels": { names::isolation_label(cx.response_uid): names::ISOLATION_VALUE } },
         "policyTypes": ["Ingress", "Egress"],
-        // Said although it is the default: an apply takes out rules that somebody added only where it names the list.
-        "ingress": [],
-        "egress": [],
     })
 }
 
@@ -93,13 +93,28 @@ pub(super) fn put_clusterwide(cx: &Context<'_>, seen: Option<&ClusterwidePolicy>
         seen.terminating
             || seen.spec == spec && seen.labels.get(names::RESPONSE_LABEL).is_some_and(|uid| uid == cx.response_uid)
     };
-    (!seen.is_some_and(is_ours)).then(|| put(cx, clusterwide_ref(cx, None), spec))
+    (!seen.is_some_and(is_ours)).then(|| {
+        let (uid, version) = (seen.map(|seen| seen.uid.clone()), seen.and_then(|seen| seen.resource_version.clone()));
+        put(cx, clusterwide_ref(cx, uid), version, spec)
+    })
+}
+
+/// Says who keeps an object of ours that is being deleted.
+pub(super) fn kept_by(object: &ObjectRef, finalizers: &[String]) -> String {
+    format!(
+        "{object} is deleted, and kept by {}: whoever put that finalizer on it has to take it off",
+        if finalizers.is_empty() { "the API server".to_owned() } else { finalizers.join(", ") }
+    )
 }
 
 /// What puts the network policy in place; `None` when it is.
 pub(super) fn put_network_policy(cx: &Context<'_>, seen: Option<&NetworkPolicy>) -> Option<Effect> {
-    (!seen.is_some_and(|seen| seen.metadata.deletion_timestamp.is_some() || is_deny_all(cx, seen)))
-        .then(|| put(cx, network_policy_ref(cx, None), network_policy_spec(cx)))
+    (!seen.is_some_and(|seen| seen.metadata.deletion_timestamp.is_some() || is_deny_all(cx, seen))).then(|| {
+        let metadata = seen.map(|seen| &seen.metadata);
+        let uid = metadata.and_then(|metadata| metadata.uid.clone());
+        let version = metadata.and_then(|metadata| metadata.resource_version.clone());
+        put(cx, network_policy_ref(cx, uid), version, network_policy_spec(cx))
+    })
 }
 
 fn is_deny_all(cx: &Context<'_>, policy: &NetworkPolicy) -> bool {

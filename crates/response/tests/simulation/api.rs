@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
-use tourniquet_api::{IncidentResponse, IncidentResponseStatus, names};
+use tourniquet_api::{IncidentResponse, IncidentResponseSpec, IncidentResponseStatus, names};
 use tourniquet_response::{Effect, Kind, ObjectRef};
 
 use super::Sim;
@@ -16,11 +16,20 @@ pub(crate) struct Stale;
 impl Sim {
     /// A responder asks for the isolation of `shop/web`.
     pub(crate) fn create_response(&mut self, name: &str, expire_after: Option<u64>) {
+        self.create(name, |spec| spec.expire_after = expire_after.map(tourniquet_api::Duration::from_secs));
+    }
+
+    /// A responder asks what the isolation would do.
+    pub(crate) fn create_dry_run(&mut self, name: &str) {
+        self.create(name, |spec| spec.dry_run = true);
+    }
+
+    fn create(&mut self, name: &str, change: impl FnOnce(&mut IncidentResponseSpec)) {
         if self.responses.contains_key(name) {
             return;
         }
         let mut response = fixtures::response(name, &self.issue_uid());
-        response.spec.expire_after = expire_after.map(tourniquet_api::Duration::from_secs);
+        change(&mut response.spec);
         response.metadata.creation_timestamp = Some(Time(self.now));
         self.store(response);
         self.changed();
@@ -101,9 +110,7 @@ impl Sim {
             return Err(format!("cannot {effect}: the API server is busy"));
         }
         let done = match effect {
-            Effect::Apply { object: pod, manager, fields } => {
-                self.apply(pod, manager, &fields["metadata"]["labels"])
-            }
+            Effect::Apply { object: pod, manager, fields } => self.apply(pod, manager, &fields["metadata"]["labels"]),
             Effect::Withdraw { object: pod, manager } => self.apply(pod, manager, &json!({})),
             Effect::Put { object: of, manifest, .. } => self.put(of, manifest),
             Effect::Delete { object: of } => {
@@ -126,6 +133,9 @@ impl Sim {
     /// A forced apply: what the manifest says wins, and what it does not mention stays.
     fn put(&mut self, of: &ObjectRef, manifest: &Value) -> Result<(), String> {
         let mut manifest = manifest.clone();
+        if manifest["metadata"]["resourceVersion"].is_string() {
+            return self.replace(of, manifest);
+        }
         match of.kind {
             Kind::NetworkPolicy => {
                 let before = self.policies.network.get(&of.name).map(|policy| json!(policy));
@@ -138,8 +148,7 @@ impl Sim {
             }
             Kind::CiliumClusterwideNetworkPolicy if self.engine == Engine::Cilium => {
                 let before = self.policies.clusterwide.get(&of.name).cloned();
-                let mut policy =
-                    before.unwrap_or_else(|| Clusterwide { manifest: self.new_object(), valid: false });
+                let mut policy = before.unwrap_or_else(|| Clusterwide { manifest: self.new_object(), valid: false });
                 merge(&mut policy.manifest, &manifest);
                 self.policies.clusterwide.insert(of.name.clone(), policy);
             }
@@ -148,8 +157,31 @@ impl Sim {
         Ok(())
     }
 
+    /// What is not in the manifest goes. An object that is gone, or is another one by now, is looked at again.
+    fn replace(&mut self, of: &ObjectRef, manifest: Value) -> Result<(), String> {
+        let uid = manifest["metadata"]["uid"].clone();
+        match of.kind {
+            Kind::NetworkPolicy => {
+                if let Some(policy) = self.policies.network.get_mut(&of.name)
+                    && json!(policy.metadata.uid) == uid
+                {
+                    *policy = object(manifest);
+                }
+            }
+            Kind::CiliumClusterwideNetworkPolicy => {
+                if let Some(policy) = self.policies.clusterwide.get_mut(&of.name)
+                    && policy.manifest["metadata"]["uid"] == uid
+                {
+                    policy.manifest = manifest;
+                }
+            }
+            kind => return Err(format!("{} is not ours", kind.as_str())),
+        }
+        Ok(())
+    }
+
     fn new_object(&mut self) -> Value {
-        json!({ "metadata": { "uid": self.issue_uid() } })
+        json!({ "metadata": { "uid": self.issue_uid(), "resourceVersion": "1" } })
     }
 
     fn delete(&mut self, of: &ObjectRef) {

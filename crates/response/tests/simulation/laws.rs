@@ -52,9 +52,9 @@ impl Sim {
     }
 
     pub(crate) fn check_laws(&mut self) {
-        self.laws.claims.retain(|uid, _| {
-            self.responses.values().any(|response| response.metadata.uid.as_deref() == Some(uid))
-        });
+        self.laws
+            .claims
+            .retain(|uid, _| self.responses.values().any(|response| response.metadata.uid.as_deref() == Some(uid)));
         let Some(pod) = self.pods.get(POD).filter(|pod| !pod.finished) else { return };
         let open = self.path(POD).open();
         let claimants: Vec<&str> = self
@@ -90,13 +90,14 @@ impl Sim {
         );
     }
 
-    /// Neither deleted, released, expired nor refused, and about this pod.
+    /// Neither deleted, released, expired, refused nor a dry run, and about this pod.
     pub(crate) fn isolates_now(&self, response: &IncidentResponse, pod_uid: &str) -> bool {
         let status = response.status.clone().unwrap_or_default();
         let created = response.metadata.creation_timestamp.as_ref().expect("created by the simulation").0;
         let expired = response.spec.expire_after.is_some_and(|after| created + after.get() <= self.now);
         let ended = response.metadata.deletion_timestamp.is_some()
             || response.spec.release == Some(true)
+            || response.spec.dry_run
             || expired
             || says(&status, "Reverted").starts_with("True")
             || says(&status, "Accepted").starts_with("False");
@@ -108,6 +109,7 @@ impl Sim {
     pub(crate) fn check_authorized(&self, effect: &Effect, response: &str) {
         let stored = self.responses.get(response).expect("an effect of a response that is gone");
         let finalizers = stored.metadata.finalizers.clone().unwrap_or_default();
+        assert!(!stored.spec.dry_run, "{effect}: of a dry run");
         assert!(finalizers.iter().any(|have| have == names::FINALIZER), "{effect}: without a finalizer");
         let uid = stored.metadata.uid.as_deref().unwrap_or_default();
         let object = effect.object();

@@ -4,7 +4,12 @@
 //! meanwhile are skipped, apply conflicts, a forced apply removes nothing that it did not bring, a write can be stale.
 
 #![allow(dead_code, reason = "each test binary uses its own part of the simulation")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests: a panic is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests: a panic is a failed test"
+)]
 
 mod api;
 mod labels;
@@ -117,6 +122,11 @@ impl Sim {
                 }
             }
             self.endpoints.retain(|name, _| self.pods.contains_key(name));
+            for endpoint in self.endpoints.values_mut() {
+                if std::mem::take(&mut endpoint.unreported) {
+                    self.laws.disturbed();
+                }
+            }
             for policy in self.policies.clusterwide.values_mut() {
                 policy.valid = true;
             }
@@ -148,11 +158,9 @@ impl Sim {
         match self.engine {
             Engine::None => Path::OPEN,
             Engine::Additive => additive(&pod.labels.values, &self.policies.network),
-            Engine::Cilium => self
-                .endpoints
-                .get(name)
-                .filter(|endpoint| endpoint.serves(&pod.uid))
-                .map_or(Path::OPEN, Endpoint::path),
+            Engine::Cilium => {
+                self.endpoints.get(name).filter(|endpoint| endpoint.serves(&pod.uid)).map_or(Path::OPEN, Endpoint::path)
+            }
         }
     }
 
@@ -205,7 +213,8 @@ impl Sim {
                 Observation::NetworkPolicies(self.policies.network.values().cloned().collect())
             }
             Read::CiliumEndpoint { name, .. } => {
-                Observation::CiliumEndpoint(self.endpoints.get(name).map(Endpoint::report))
+                let reported = self.endpoints.get(name).filter(|endpoint| !endpoint.unreported);
+                Observation::CiliumEndpoint(reported.map(Endpoint::report))
             }
             Read::ClusterwidePolicy { name } => {
                 Observation::ClusterwidePolicy(self.policies.clusterwide.get(name).map(Clusterwide::shown))
@@ -256,7 +265,8 @@ impl Clusterwide {
             annotations: object(metadata["annotations"].clone()),
             spec: self.manifest["spec"].clone(),
             valid: self.valid,
-            terminating: false,
+            resource_version: Some("1".to_owned()),
+            ..ClusterwidePolicy::default()
         }
     }
 }

@@ -8,7 +8,7 @@ use kube::core::{Selector, SelectorExt};
 use serde_json::Value;
 use tourniquet_response::CiliumEndpoint;
 
-use crate::fixtures::{NAMESPACE, seconds};
+use crate::fixtures::NAMESPACE;
 
 /// Who enforces policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,15 +58,17 @@ impl Path {
 /// How long a new identity takes, near the worst case; a further change of labels starts it again.
 const IDENTITY_DELAY: SignedDuration = SignedDuration::from_secs(31);
 
-
 /// What Cilium's agent keeps for one pod.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     pod_uid: String,
+    /// The object that reports it was deleted; the agent writes it again a moment later, and enforces all the while.
+    pub(crate) unreported: bool,
     identity: BTreeMap<String, String>,
     /// The labels of the next identity, and when it comes.
     next: Option<(BTreeMap<String, String>, Timestamp)>,
-    /// The policies in the data path. While an identity is awaited, changes of policies are skipped.
+    /// The policies in the data path. While an identity is awaited, changes of policies are skipped; here new ones are and
+    /// deletions are not, which is the worse of the two for a containment.
     programmed: Policies,
 }
 
@@ -74,7 +76,7 @@ impl Endpoint {
     /// A new pod has its identity from the start.
     pub(crate) fn new(pod_uid: &str, labels: &BTreeMap<String, String>) -> Self {
         let (identity, programmed) = (labels.clone(), Policies::default());
-        Self { pod_uid: pod_uid.to_owned(), identity, next: None, programmed }
+        Self { pod_uid: pod_uid.to_owned(), unreported: false, identity, next: None, programmed }
     }
 
     /// Whether it belongs to this pod.
@@ -91,8 +93,13 @@ impl Endpoint {
         if let Some((next, _)) = self.next.take_if(|(_, at)| *at <= now) {
             self.identity = next;
         }
-        if self.next.is_none() && self.programmed != *policies {
-            self.programmed = policies.clone();
+        if self.next.is_none() {
+            if self.programmed != *policies {
+                self.programmed = policies.clone();
+            }
+        } else {
+            self.programmed.network.retain(|name, _| policies.network.contains_key(name));
+            self.programmed.clusterwide.retain(|name, _| policies.clusterwide.contains_key(name));
         }
     }
 
@@ -101,7 +108,10 @@ impl Endpoint {
         let state = if self.next.is_some() { "waiting-for-identity" } else { "ready" };
         CiliumEndpoint {
             pod_uid: Some(self.pod_uid.clone()),
-            identity_labels: cilium_labels(&self.identity).iter().map(|(key, value)| format!("{key}={value}")).collect(),
+            identity_labels: cilium_labels(&self.identity)
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect(),
             state: state.to_owned(),
         }
     }
@@ -157,9 +167,4 @@ pub(crate) fn additive(labels: &BTreeMap<String, String>, policies: &BTreeMap<St
         allowed.egress |= spec.egress.as_ref().is_some_and(|rules| !rules.is_empty());
     }
     Path { ingress: !selected.ingress || allowed.ingress, egress: !selected.egress || allowed.egress }
-}
-
-/// The moment after which every identity has been given.
-pub(crate) fn settled() -> SignedDuration {
-    IDENTITY_DELAY + seconds(5)
 }

@@ -91,7 +91,7 @@ impl Operator {
             let next = match &run.next {
                 Next::Status if !same(&run.plan.status, &run.response) => break,
                 Next::Status => Next::Finalizer,
-                Next::Finalizer if has_finalizer(&run.response) != run.plan.finalizer => break,
+                Next::Finalizer if has_finalizer(&run.response) != run.plan.finalizer && !too_late(&run) => break,
                 Next::Finalizer if run.plan.steps.is_empty() => return Progress::Rests,
                 Next::Finalizer => Next::Step(0, Vec::new()),
                 Next::Step(..) | Next::Look => break,
@@ -156,21 +156,26 @@ impl Operator {
                 return self.writes > before;
             }
         }
-        panic!("response {name} is worked on without end: {:?}", sim.responses.get(name).map(|it| sim.decide(it).steps));
+        panic!(
+            "response {name} is worked on without end: {:?}",
+            sim.responses.get(name).map(|it| sim.decide(it).steps)
+        );
     }
 }
 
-/// While holding, what follows a failure waits; while releasing it does not.
+/// What follows a failure is done all the same.
 fn perform(sim: &mut Sim, name: &str, plan: &Pass, at: usize, mut failures: Vec<Failure>) -> Next {
     let step = &plan.steps[at];
-    let mut next = at + 1;
+    let next = at + 1;
     if let Err(message) = sim.perform(&step.effect, name) {
         failures.push(Failure { action: Some(step.action.clone()), message });
-        if plan.phase != Phase::Releasing {
-            next = plan.steps.len();
-        }
     }
     if next == plan.steps.len() && failures.is_empty() { Next::Look } else { Next::Step(next, failures) }
+}
+
+/// To an object that is being deleted nobody can add a finalizer.
+fn too_late(run: &Run) -> bool {
+    run.plan.finalizer && run.response.metadata.deletion_timestamp.is_some()
 }
 
 fn has_finalizer(response: &IncidentResponse) -> bool {

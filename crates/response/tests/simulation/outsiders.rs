@@ -18,6 +18,7 @@ pub(crate) enum Tampering {
     NarrowsNetworkPolicy,
     DeletesDenyPolicy,
     EmptiesDenyPolicy,
+    NarrowsDenyPolicy,
     RemovesIsolationLabel,
     RemovesContainedLabel,
 }
@@ -95,6 +96,14 @@ impl Sim {
         self.changed();
     }
 
+    /// The endpoint's object vanishes; the agent writes it again when it comes to it.
+    pub(crate) fn endpoint_vanishes(&mut self) {
+        if let Some(endpoint) = self.endpoints.get_mut(POD) {
+            endpoint.unreported = true;
+        }
+        self.changed();
+    }
+
     /// Somebody changes what a response put in place.
     pub(crate) fn tampered(&mut self, how: Tampering, response: &str) {
         let uid = self.responses.get(response).and_then(|response| response.metadata.uid.clone());
@@ -113,16 +122,22 @@ impl Sim {
             }
             Tampering::NarrowsNetworkPolicy => {
                 if let Some(spec) = network {
-                    spec.pod_selector.get_or_insert_default().match_labels.get_or_insert_default().insert(
-                        "app".to_owned(),
-                        "nothing".to_owned(),
-                    );
+                    spec.pod_selector
+                        .get_or_insert_default()
+                        .match_labels
+                        .get_or_insert_default()
+                        .insert("app".to_owned(), "nothing".to_owned());
                 }
             }
             Tampering::DeletesDenyPolicy => drop(self.policies.clusterwide.remove(&name)),
             Tampering::EmptiesDenyPolicy => {
                 if let Some(policy) = deny {
                     policy.manifest["spec"]["ingressDeny"] = json!([{}]);
+                }
+            }
+            Tampering::NarrowsDenyPolicy => {
+                if let Some(policy) = deny {
+                    policy.manifest["spec"]["endpointSelector"]["matchLabels"]["k8s:app"] = json!("nothing");
                 }
             }
             Tampering::RemovesIsolationLabel => self.take_label(&names::isolation_label(&uid)),
@@ -139,8 +154,7 @@ impl Sim {
 
     /// Where nothing denies, what others change can open the pod at once; that is theirs, and reported after the next look.
     fn others_changed(&mut self) {
-        let opened =
-            self.pods.get(POD).is_some_and(|pod| additive(&pod.labels.values, &self.policies.network).open());
+        let opened = self.pods.get(POD).is_some_and(|pod| additive(&pod.labels.values, &self.policies.network).open());
         if opened && !self.cilium_serves() {
             self.laws.disturbed();
         }
@@ -149,6 +163,7 @@ impl Sim {
 
     fn cilium_serves(&self) -> bool {
         let uid = self.pods.get(POD).map(|pod| pod.uid.as_str()).unwrap_or_default();
-        self.engine == Engine::Cilium && self.endpoints.get(POD).is_some_and(|endpoint| endpoint.serves(uid))
+        self.engine == Engine::Cilium
+            && self.endpoints.get(POD).is_some_and(|endpoint| endpoint.serves(uid) && !endpoint.unreported)
     }
 }

@@ -16,11 +16,18 @@ pub(crate) const RESPONSES: [&str; 4] = ["ir-1", "ir-2", "ir-3", "ir-4"];
 /// One thing that happens.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
-    Create { response: usize, expire_after: Option<u64> },
+    Create {
+        response: usize,
+        expire_after: Option<u64>,
+        dry_run: bool,
+    },
     Delete(usize),
     Release(usize),
     /// The operator goes on with this response: so many writes.
-    Work { response: usize, writes: usize },
+    Work {
+        response: usize,
+        writes: usize,
+    },
     /// The operator brings everything to rest.
     Settle,
     Crash,
@@ -36,6 +43,7 @@ pub(crate) enum Event {
     ReplacePod,
     VanishPod,
     FinishPod,
+    LoseEndpoint,
 }
 
 /// The labels that others use; the second is the one that we put on every isolated pod.
@@ -50,7 +58,8 @@ fn response() -> impl Strategy<Value = usize> {
 fn work() -> impl Strategy<Value = Event> {
     let expiry = prop_oneof![4 => Just(None), 1 => (1..300u64).prop_map(Some)];
     prop_oneof![
-        4 => (response(), expiry).prop_map(|(response, expire_after)| Event::Create { response, expire_after }),
+        4 => (response(), expiry, proptest::bool::weighted(0.1))
+            .prop_map(|(response, expire_after, dry_run)| Event::Create { response, expire_after, dry_run }),
         3 => response().prop_map(Event::Delete),
         1 => response().prop_map(Event::Release),
         12 => (response(), 1..12usize).prop_map(|(response, writes)| Event::Work { response, writes }),
@@ -68,9 +77,10 @@ fn others() -> impl Strategy<Value = Event> {
         3 => label().prop_map(|(key, value)| Event::Label(key, value)),
         1 => (0..KEYS.len()).prop_map(Event::Unlabel),
         2 => proptest::collection::vec(label(), 0..3).prop_map(Event::GitOps),
-        2 => (0..3usize).prop_map(Event::AddPolicy),
-        1 => (0..3usize).prop_map(Event::RemovePolicy),
+        2 => (0..4usize).prop_map(Event::AddPolicy),
+        1 => (0..4usize).prop_map(Event::RemovePolicy),
         1 => Just(Event::ReplacePod),
+        1 => Just(Event::LoseEndpoint),
         1 => prop_oneof![Just(Event::FinishPod), Just(Event::VanishPod)],
     ]
 }
@@ -83,6 +93,7 @@ fn tampering() -> impl Strategy<Value = Event> {
         Tampering::NarrowsNetworkPolicy,
         Tampering::DeletesDenyPolicy,
         Tampering::EmptiesDenyPolicy,
+        Tampering::NarrowsDenyPolicy,
         Tampering::RemovesIsolationLabel,
         Tampering::RemovesContainedLabel,
     ]);
@@ -107,7 +118,8 @@ pub(crate) fn engine() -> impl Strategy<Value = Engine> {
 pub(crate) fn happen(sim: &mut Sim, operator: &mut Operator, events: &[Event]) {
     for event in events {
         match event {
-            Event::Create { response, expire_after } => sim.create_response(RESPONSES[*response], *expire_after),
+            Event::Create { response, dry_run: true, .. } => sim.create_dry_run(RESPONSES[*response]),
+            Event::Create { response, expire_after, .. } => sim.create_response(RESPONSES[*response], *expire_after),
             Event::Delete(response) => sim.delete_response(RESPONSES[*response]),
             Event::Release(response) => sim.release_response(RESPONSES[*response]),
             Event::Work { response, writes } => {
@@ -131,6 +143,7 @@ pub(crate) fn happen(sim: &mut Sim, operator: &mut Operator, events: &[Event]) {
             Event::ReplacePod => sim.pod_is_replaced(),
             Event::VanishPod => sim.pod_vanishes(),
             Event::FinishPod => sim.pod_finishes(),
+            Event::LoseEndpoint => sim.endpoint_vanishes(),
         }
     }
 }
@@ -146,6 +159,7 @@ fn users_policy(which: usize) -> k8s_openapi::api::networking::v1::NetworkPolicy
                 "ingress": [{}],
             }),
         ),
+        2 => policy("allow-egress", json!({ "podSelector": {}, "policyTypes": ["Egress"], "egress": [{}] })),
         _ => policy("deny-all", json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"] })),
     }
 }

@@ -1,0 +1,239 @@
+//! What may be said of an isolated pod, from what was seen of it.
+
+use jiff::SignedDuration;
+use tourniquet_api::{Answer, Assurance, Outcome, Residual, TargetResult};
+
+use crate::action::Contained;
+
+/// How long Cilium may take before we say that it does not enforce. A new label takes up to 35 s by its default timing
+/// (a random wait of up to 30 s, then 5 s), and a change of labels meanwhile starts both again.
+const CILIUM_SETTLES: SignedDuration = SignedDuration::from_secs(120);
+
+/// How long Cilium may take to look at a policy. Its operator does within a second; reports on pods survive an uninstall.
+const CILIUM_JUDGES: SignedDuration = SignedDuration::from_secs(15);
+
+/// How long an engine that reports nothing may take before what we see counts.
+const OTHERS_SETTLE: SignedDuration = SignedDuration::from_secs(5);
+
+/// What is known of the policy engine that serves the pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Engine {
+    /// Cilium reports on this very pod.
+    Cilium {
+        /// It has given the pod the identity that the policy selects.
+        in_force: bool,
+        /// It has looked at the policy at all.
+        judged: bool,
+    },
+    /// Nobody reports: another engine, or none. A served policy kind proves nothing, since CRDs survive an uninstall.
+    Silent,
+}
+
+/// What is seen of one isolated pod.
+pub(super) struct Seen<'a> {
+    pub(super) engine: Engine,
+    /// The answer of the latest attempt, where one answered before.
+    pub(super) after: Option<Answer>,
+    /// Whether there is a positive control.
+    pub(super) controlled: bool,
+    /// Whether another response has its label on the pod.
+    pub(super) others: bool,
+    pub(super) allowing: &'a [String],
+    pub(super) elapsed: SignedDuration,
+    /// What was reported before.
+    pub(super) before: Option<&'a TargetResult>,
+    pub(super) pod: &'a str,
+}
+
+pub(super) struct Verdict {
+    pub(super) outcome: Outcome,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+    pub(super) assurance: Assurance,
+    pub(super) contained: Contained,
+    pub(super) again_after: Option<SignedDuration>,
+}
+
+/// What may be said of it.
+pub(super) fn judge(seen: &Seen<'_>) -> Verdict {
+    let pod = seen.pod;
+    let verdict = |outcome, reason, assurance, contained, message: String| Verdict {
+        outcome,
+        reason,
+        message,
+        assurance,
+        contained,
+        again_after: None,
+    };
+    let settling = |limit: SignedDuration, contained, message: String| Verdict {
+        again_after: Some(limit - seen.elapsed),
+        ..verdict(Outcome::Running, "Settling", Assurance::Accepted, contained, message)
+    };
+    let open = seen.after.is_some_and(Answer::reached);
+    let silent = seen.after == Some(Answer::TimedOut);
+    match seen.engine {
+        Engine::Cilium { in_force: true, .. } if !open => {
+            let mut message = format!("Cilium denies all new connections of pod {pod}, but from its own node");
+            if !seen.allowing.is_empty() {
+                message += &format!("; overruled: NetworkPolicy {}", seen.allowing.join(", "));
+            }
+            let assurance = if silent { Assurance::Probed } else { Assurance::EngineReported };
+            message += match (silent, seen.controlled) {
+                (true, _) => "; it answered the operator before and does not now",
+                (false, true) => "; not tried from the operator yet",
+                (false, false) => "; it did not answer the operator before, so trying it now would prove nothing",
+            };
+            verdict(Outcome::Done, "DenyTier", assurance, Contained::Held, message)
+        }
+        Engine::Cilium { judged: false, .. } if seen.elapsed >= CILIUM_JUDGES => verdict(
+            Outcome::Partial,
+            "NotEnforced",
+            Assurance::Accepted,
+            Contained::Open,
+            format!(
+                "nothing enforces the policy: there is a report of Cilium on pod {pod}, but no Cilium that looks at policies; is it still installed?"
+            ),
+        ),
+        Engine::Cilium { in_force, judged } if seen.elapsed < CILIUM_SETTLES => settling(
+            if judged { CILIUM_SETTLES } else { CILIUM_JUDGES },
+            Contained::Open,
+            if in_force {
+                format!("Cilium reports the policy in force; pod {pod} answered the operator a moment ago")
+            } else {
+                format!(
+                    "the policies are accepted; Cilium has not given pod {pod} the identity that they select yet (up to 35 s is usual)"
+                )
+            },
+        ),
+        Engine::Cilium { in_force, .. } => verdict(
+            Outcome::Partial,
+            "NotInForce",
+            Assurance::Accepted,
+            Contained::Open,
+            if in_force {
+                format!("Cilium reports the policy in force, and pod {pod} still answers the operator")
+            } else {
+                format!(
+                    "Cilium has not put the policy in force on pod {pod}; see the endpoint's state with kubectl get ciliumendpoint"
+                )
+            },
+        ),
+        Engine::Silent if open => {
+            if seen.elapsed < OTHERS_SETTLE {
+                return settling(
+                    OTHERS_SETTLE,
+                    Contained::Open,
+                    format!("the policy is accepted; pod {pod} still answers"),
+                );
+            }
+            let (reason, message) = if seen.allowing.is_empty() {
+                ("NotEnforced", format!("nothing enforces the policy: pod {pod} still answers the operator"))
+            } else {
+                (
+                    "AllowedByPolicy",
+                    format!(
+                        "pod {pod} still answers the operator; NetworkPolicy {} allows traffic",
+                        seen.allowing.join(", ")
+                    ),
+                )
+            };
+            verdict(Outcome::Partial, reason, Assurance::Accepted, Contained::Open, message)
+        }
+        Engine::Silent if !seen.allowing.is_empty() => verdict(
+            Outcome::Partial,
+            "AllowedByPolicy",
+            Assurance::Accepted,
+            Contained::Open,
+            format!(
+                "policies add up, and no deny tier is known here: NetworkPolicy {} goes on allowing traffic of pod {pod}; delete it or its rules",
+                seen.allowing.join(", ")
+            ),
+        ),
+        Engine::Silent if silent && !seen.others => verdict(
+            Outcome::Done,
+            "NetworkPolicy",
+            Assurance::Probed,
+            Contained::Held,
+            format!("pod {pod} answered the operator before and does not now"),
+        ),
+        // The operator has just started: the attempts begin again, and until the first has ended what was seen stands.
+        Engine::Silent if seen.controlled && seen.after.is_none() => match seen.before {
+            Some(before) if before.outcome == Outcome::Done => Verdict {
+                again_after: Some(OTHERS_SETTLE),
+                ..verdict(
+                    Outcome::Done,
+                    "NetworkPolicy",
+                    before.assurance.unwrap_or_default(),
+                    Contained::Held,
+                    before.message.clone().unwrap_or_default(),
+                )
+            },
+            _ => Verdict {
+                again_after: Some(OTHERS_SETTLE),
+                ..settling(
+                    OTHERS_SETTLE,
+                    Contained::Unseen,
+                    format!("the policy is accepted; pod {pod} is being tried"),
+                )
+            },
+        },
+        Engine::Silent if seen.controlled && !silent && seen.elapsed < OTHERS_SETTLE => {
+            settling(OTHERS_SETTLE, Contained::Unseen, format!("the policy is accepted; pod {pod} is being tried"))
+        }
+        Engine::Silent => verdict(
+            Outcome::Partial,
+            "NotObserved",
+            Assurance::Accepted,
+            Contained::Unseen,
+            if silent {
+                format!(
+                    "pod {pod} does not answer, and another response isolates it too: nobody can tell which one holds it"
+                )
+            } else {
+                format!(
+                    "the policy is accepted; no engine reports on pod {pod}, and there is no answer from before to compare with"
+                )
+            },
+        ),
+    }
+}
+
+/// What stays open, so that nobody believes more than is true.
+pub(super) fn residual(pod: &str, contained: Contained) -> Vec<Residual> {
+    let residual = |code: &str, severity: &str, message: String, remedy: Option<&str>| Residual {
+        code: code.to_owned(),
+        severity: severity.to_owned(),
+        message,
+        remedy: remedy.map(str::to_owned),
+    };
+    if contained == Contained::Open {
+        return vec![residual(
+            "NotContained",
+            "High",
+            format!("pod {pod} can still be reached, and can still reach others"),
+            Some(
+                "contain it by other means, such as a network security group or deleting the pod, until Contained is True",
+            ),
+        )];
+    }
+    vec![
+        residual(
+            "EstablishedFlowsMaySurvive",
+            "Medium",
+            format!("policies judge new connections; some that were open before may go on to and from pod {pod}"),
+            Some("end them from inside: kubectl exec … kill, or delete the pod when its memory is not needed"),
+        ),
+        residual(
+            "EgressNotProbed",
+            "Low",
+            format!("what pod {pod} can reach was not tried from inside it; egress is denied by the same policies"),
+            None,
+        ),
+        residual(
+            "NodeCanStillReach",
+            "Low",
+            format!("pod {pod}'s own node can still open connections to it: the kubelet's probes come from there"),
+            None,
+        ),
+    ]
+}

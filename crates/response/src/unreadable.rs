@@ -1,0 +1,76 @@
+//! Stored objects that this version cannot read: what is said of them, and how they are undone all the same.
+//!
+//! The API server keeps what an older or a newer schema allowed. Such an object is never carried out. One that a version
+//! which could read it has carried out keeps its record untouched, and is undone when it is deleted: names derive from the
+//! UID, and the targets are in its status.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use serde_json::{Value, json};
+use tourniquet_api::PinnedTarget;
+
+use crate::action::{ACTIONS, Context};
+use crate::conditions::{Conditions, Is, is_true};
+use crate::effect::Effect;
+use crate::world::{Unread, World};
+
+/// A parser's message can hold the whole object.
+const MESSAGE_LIMIT: usize = 1024;
+
+/// The status to write: as it is stored, but for the conditions.
+#[must_use]
+pub fn mark_unreadable(status: &Value, error: &str, generation: Option<i64>, now: Timestamp) -> Value {
+    let message: String =
+        format!("this version of tourniquet cannot read the object: {error}").chars().take(MESSAGE_LIMIT).collect();
+    let mut list = list::<Condition>(status, "conditions");
+    let carried_out = is_true(&list, "Accepted");
+    let mut conditions = Conditions { list: &mut list, now, generation };
+    if carried_out {
+        conditions.set("Contained", Is::Unknown, "Invalid", message.clone());
+    } else {
+        conditions.set("Accepted", Is::False, "Invalid", message.clone());
+        conditions.set("Contained", Is::False, "Invalid", "nothing was touched");
+    }
+    conditions.set("Ready", Is::False, "Invalid", message.clone());
+    conditions.set("Stalled", Is::True, "Invalid", message);
+    conditions.remove("Reconciling");
+    let mut status = if status.is_object() { status.clone() } else { json!({}) };
+    status["conditions"] = json!(list);
+    status["observedGeneration"] = json!(generation);
+    status
+}
+
+/// What is left to do so that nothing of it is left; empty when nothing is.
+///
+/// # Errors
+/// [`Unread`] names what has to be looked at first.
+pub fn undo_unreadable(metadata: &ObjectMeta, status: &Value, world: &World) -> Result<Vec<Effect>, Unread> {
+    let uid = metadata.uid.as_deref().unwrap_or_default();
+    let name = format!(
+        "{}/{}",
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default()
+    );
+    let mut effects = Vec::new();
+    for target in list::<PinnedTarget>(status, "targets") {
+        for action in ACTIONS.iter().rev() {
+            let cx = Context {
+                world,
+                response_uid: uid,
+                response_name: &name,
+                target: &target,
+                before: None,
+                applied_at: world.now,
+            };
+            world.require(action.reads(&cx))?;
+            effects.extend(action.undo(&cx)?.effects);
+        }
+    }
+    Ok(effects)
+}
+
+/// The members of a list that can be read.
+fn list<T: serde::de::DeserializeOwned>(status: &Value, field: &str) -> Vec<T> {
+    let values = status.get(field).and_then(Value::as_array).into_iter().flatten();
+    values.filter_map(|value| serde_json::from_value(value.clone()).ok()).collect()
+}

@@ -1,0 +1,98 @@
+//! What is stored and invalid is said to be so, and blinds nobody. A program of its own: it loosens the schema for a moment.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use serde_json::{Value, json};
+use tourniquet_api::IncidentResponse;
+use tourniquet_e2e::{RESPONSE_NAMESPACE, Scenario, scenario, until};
+
+fn pod() -> Value {
+    json!({ "pod": { "namespace": "shop", "name": "web" } })
+}
+
+/// Stores what the present schema refuses, as an older or a newer one may have allowed it.
+async fn store_invalid(s: &Scenario, name: &str, spec: Value) -> Result<()> {
+    let crds: kube::Api<DynamicObject> = kube::Api::all_with(
+        s.env.client.clone(),
+        &ApiResource::from_gvk(&GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition")),
+    );
+    let crd = crds.get("incidentresponses.tourniquet.dev").await?;
+    let loose = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+    let mut patched = crd.data["spec"]["versions"].clone();
+    patched[0]["schema"]["openAPIV3Schema"] = loose;
+    patched[0]["selectableFields"] = json!([]);
+    let parameters = PatchParams::default();
+    crds.patch(
+        "incidentresponses.tourniquet.dev",
+        &parameters,
+        &Patch::Merge(json!({ "spec": { "versions": patched } })),
+    )
+    .await?;
+    let responses: kube::Api<DynamicObject> = kube::Api::namespaced_with(
+        s.env.client.clone(),
+        RESPONSE_NAMESPACE,
+        &ApiResource::erase::<IncidentResponse>(&()),
+    );
+    let object: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "tourniquet.dev/v1alpha1", "kind": "IncidentResponse",
+        "metadata": { "name": name, "labels": { "e2e.tourniquet.dev/test": s.namespace } }, "spec": spec,
+    }))?;
+    // The API server takes up a changed definition a moment later.
+    let stored = until("the invalid object is stored", Duration::from_secs(30), async || {
+        Ok(responses.create(&PostParams::default(), &object).await.ok())
+    })
+    .await;
+    let restore = json!({ "spec": { "versions": crd.data["spec"]["versions"] } });
+    crds.patch("incidentresponses.tourniquet.dev", &parameters, &Patch::Merge(restore)).await?;
+    stored?;
+    // And back: an illegal object is refused again.
+    until("the schema is in force again", Duration::from_secs(30), async || {
+        Ok(s.try_response(json!({ "actions": [] }), false).await.err())
+    })
+    .await?;
+    Ok(())
+}
+
+#[test]
+fn a_stored_object_that_is_invalid_is_said_to_be_and_blinds_nobody() {
+    scenario("invalid", |s| async move {
+        let invalid = [
+            (
+                "unreadable",
+                json!({ "target": { "pod": { "namespace": "shop", "name": 7 } }, "actions": "all of them" }),
+            ),
+            ("bare", json!({})),
+            ("two-verbs", json!({ "target": pod(), "actions": [{ "isolate": {}, "run": { "command": ["a"] } }] })),
+            (
+                "two-targets",
+                json!({ "target": { "pod": pod()["pod"], "node": { "name": "n" } }, "actions": [{ "isolate": {} }] }),
+            ),
+            ("same-names", json!({ "target": pod(), "actions": [{ "isolate": {} }, { "isolate": {} }] })),
+        ];
+        let responses: kube::Api<DynamicObject> = kube::Api::namespaced_with(
+            s.env.client.clone(),
+            RESPONSE_NAMESPACE,
+            &ApiResource::erase::<IncidentResponse>(&()),
+        );
+        for (name, spec) in invalid {
+            let name = format!("{}-{name}", s.namespace);
+            store_invalid(&s, &name, spec).await.with_context(|| name.clone())?;
+            let accepted = until(&format!("{name} is said to be invalid"), Duration::from_secs(60), async || {
+                let object = responses.get(&name).await?;
+                let conditions =
+                    object.data.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+                Ok(conditions.into_iter().find(|condition| condition["type"] == "Accepted"))
+            })
+            .await?;
+            ensure!(accepted["status"] == "False" && accepted["reason"] == "Invalid", "{name}: {accepted}");
+        }
+        // Beside them, another one is carried out.
+        let web = s.pod("web").await?;
+        let good = s.respond("good", tourniquet_e2e::Spec::isolate(&web)).await?;
+        good.becomes_because("Ready", "NotEnforced", Duration::from_secs(60)).await?;
+        Ok(())
+    });
+}
