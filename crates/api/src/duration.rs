@@ -14,8 +14,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Duration(std::time::Duration);
 
-/// What the API server accepts. [`Duration::from_str`] accepts the same, and one digit more for hours: the sum of the
-/// three parts, written in hours, can need it.
+/// What the API server accepts, and [`Duration::from_str`] as well.
 pub const PATTERN: &str = "^([0-9]{1,5}h)?([0-9]{1,5}m)?([0-9]{1,6}s)?$";
 
 /// The longest text that [`PATTERN`] can match.
@@ -47,7 +46,7 @@ impl FromStr for Duration {
         let refuse = || DurationError(text.to_owned());
         let mut rest = text;
         let mut seconds = 0u64;
-        for (unit, in_seconds, digits) in [('h', 3600, 6), ('m', 60, 5), ('s', 1, 6)] {
+        for (unit, in_seconds, digits) in [('h', 3600, 5), ('m', 60, 5), ('s', 1, 6)] {
             let Some((number, after)) = rest.split_once(unit) else { continue };
             if number.is_empty() || number.len() > digits || !number.bytes().all(|b| b.is_ascii_digit()) {
                 return Err(refuse());
@@ -63,7 +62,11 @@ impl FromStr for Duration {
 impl fmt::Display for Duration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let all = self.0.as_secs();
-        let (hours, minutes, seconds) = (all / 3600, all / 60 % 60, all % 60);
+        // What does not fit into five digits of hours stays in minutes, and of those in seconds: whatever was read can be
+        // written so that it is read again.
+        let hours = (all / 3600).min(99_999);
+        let minutes = ((all - hours * 3600) / 60).min(99_999);
+        let seconds = all - hours * 3600 - minutes * 60;
         if hours > 0 {
             write!(f, "{hours}h")?;
         }
@@ -126,7 +129,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_duration_is_refused() {
-        for text in ["", "3d", "2 weeks", "5", "h", "1.5h", "-5s", "30m1h", "5s5s", "1234567s", "+5s", "1h 5s"] {
+        for text in
+            ["", "3d", "2 weeks", "5", "h", "1.5h", "-5s", "30m1h", "5s5s", "123456h", "1234567s", "+5s", "1h 5s"]
+        {
             assert!(text.parse::<Duration>().is_err(), "{text}");
         }
     }

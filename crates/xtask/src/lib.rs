@@ -6,5 +6,6 @@ pub mod demo;
 pub mod generate;
 pub mod image;
 pub mod install;
+mod lifecycle;
 pub mod test;
 pub mod ui;

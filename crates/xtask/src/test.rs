@@ -17,6 +17,7 @@ use crate::{
     cluster::{self, Network, base, workspace},
     generate,
     install::{self, NAMESPACE, Place},
+    lifecycle,
     ui::seconds,
 };
 
@@ -34,6 +35,8 @@ pub enum Part {
     Checks,
     /// Unit and property tests.
     Unit,
+    /// The test cluster itself: up, run, heal, down.
+    Lifecycle,
     /// End-to-end tests on the cluster with Cilium.
     Cilium,
     /// End-to-end tests on the cluster without a policy engine.
@@ -90,6 +93,12 @@ impl TestCommand {
                 let mut cargo = cargo(&["test", "--workspace", "--exclude", "tourniquet-e2e", "--locked", "--quiet"]);
                 tests(&mut cargo)
             })?;
+        }
+        if wanted(Part::Lifecycle) && self.context.is_none() {
+            for (name, check) in lifecycle::CHECKS {
+                phase(name, check)?;
+                count.passed += 1;
+            }
         }
         for (part, network) in [(Part::Cilium, Network::Cilium), (Part::None, Network::None)] {
             if wanted(part) && (self.context.is_none() || self.only.contains(&part)) {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use tourniquet_api::{Answer as Probed, Assurance, Outcome};
 use tourniquet_e2e::snapshot::{Snapshot, traces};
-use tourniquet_e2e::{Scenario, Spec, scenario};
+use tourniquet_e2e::{OPERATOR_NAMESPACE, Scenario, Spec, scenario};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -147,6 +147,33 @@ fn a_deletion_while_the_pod_is_gone_ends() {
 
         response.gone(SECOND * 30).await?;
         ensure!(traces(&s.env, &response.uid).await?.is_empty());
+        Ok(())
+    });
+}
+
+#[test]
+fn every_line_of_the_log_about_a_response_names_it() {
+    scenario("log", |s| async move {
+        let web = s.pod("web").await?;
+        let response = s.respond("cut", Spec::isolate(&web)).await?;
+        response.becomes_because("Ready", "NotEnforced", SECOND * 60).await?;
+        response.delete().await?;
+        response.gone(SECOND * 30).await?;
+
+        let log = ["--namespace", OPERATOR_NAMESPACE, "logs", "deployment/tourniquet-operator", "--tail=-1"];
+        let log = s.env.kubectl_output(&log).await?;
+        let full = format!("{}/{}", response.namespace, response.name);
+        let lines: Vec<&str> =
+            log.lines().filter(|line| line.contains(&response.uid) || line.contains(&response.name)).collect();
+        ensure!(lines.len() >= 6, "reported, three effects done and undone at least: {lines:?}");
+        for line in lines {
+            let entry: serde_json::Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+            ensure!(entry["span"]["response"] == full && entry["span"]["uid"] == response.uid, "{line}");
+            ensure!(
+                entry["timestamp"].is_string() && entry["level"].is_string() && entry["message"].is_string(),
+                "{line}"
+            );
+        }
         Ok(())
     });
 }

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use sha2::{Digest, Sha256};
+
+use crate::image::hex;
 
 /// The state directory as the cluster sees it. Fixed and short: several daemons put Unix sockets below it, and a socket's path may not exceed
 /// 107 bytes, which a workspace deep in somebody's home would break.
@@ -96,9 +99,11 @@ impl Layout {
     pub(super) fn ready(&self) -> PathBuf {
         self.path("ready")
     }
-    /// The folder of this cluster's pods in every cgroup hierarchy.
+    /// The folder of this cluster's pods in every cgroup hierarchy. Cgroups are the whole machine's: two checkouts may each have a
+    /// cluster of this name, and a kubelet removes pods that it does not know from its folder.
     pub(super) fn cgroup(&self) -> String {
-        format!("tourniquet-{}", self.name)
+        let checkout = hex(&Sha256::digest(self.root.as_os_str().as_encoded_bytes()));
+        format!("tourniquet-{}-{}", self.name, checkout.get(..8).unwrap_or_default())
     }
 }
 

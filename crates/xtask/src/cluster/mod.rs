@@ -124,6 +124,21 @@ impl Handle {
         }
     }
 
+    /// The number of its process 1, as this machine counts.
+    pub fn process(&self) -> i32 {
+        self.identity.pid
+    }
+
+    /// The number of a daemon's process, as the cluster counts; none between two starts.
+    pub fn daemon(&self, name: &str) -> Option<i32> {
+        start::status(&self.layout)?.daemons.get(name)?.pid
+    }
+
+    /// Its cgroups that are there.
+    pub fn cgroups(&self) -> Vec<PathBuf> {
+        process::cgroups(&self.layout)
+    }
+
     /// Credentials of a cluster administrator. Its server address exists only inside the cluster's namespaces.
     pub fn kubeconfig(&self) -> PathBuf {
         self.layout.kubeconfig()

@@ -142,15 +142,16 @@ pub(super) fn create_cgroups(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
+/// The cluster's folders that are there, one in each hierarchy.
+pub(super) fn cgroups(layout: &Layout) -> Vec<PathBuf> {
+    hierarchies().into_iter().map(|hierarchy| hierarchy.join(layout.cgroup())).filter(|dir| dir.is_dir()).collect()
+}
+
 /// Removes the cluster's cgroups, deepest first. Processes leave a cgroup when they are reaped, a moment after they died.
 pub(super) fn remove_cgroups(layout: &Layout) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
-        let left: Vec<PathBuf> = hierarchies()
-            .into_iter()
-            .map(|hierarchy| hierarchy.join(layout.cgroup()))
-            .filter(|dir| dir.is_dir() && remove_tree(dir).is_err())
-            .collect();
+        let left: Vec<PathBuf> = cgroups(layout).into_iter().filter(|dir| remove_tree(dir).is_err()).collect();
         let Some(first) = left.first() else { return Ok(()) };
         if Instant::now() > deadline {
             bail!("cannot remove the cgroup {}: it still holds processes (cgroup.procs names them)", first.display());

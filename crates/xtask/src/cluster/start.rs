@@ -116,7 +116,7 @@ fn node_ready(handle: &Handle) -> bool {
     output.is_ok_and(|text| text.trim() == "True")
 }
 
-fn status(layout: &Layout) -> Option<Status> {
+pub(super) fn status(layout: &Layout) -> Option<Status> {
     serde_json::from_slice(&fs::read(layout.status()).ok()?).ok()
 }
 

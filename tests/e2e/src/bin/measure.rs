@@ -155,7 +155,8 @@ fn print(results: &Results) {
         results.network,
         results.rounds.len()
     );
-    let rows: [(&str, fn(&Round) -> i128); 5] = [
+    type Value = fn(&Round) -> i128;
+    let rows: [(&str, Value); 5] = [
         ("created -> policies and label accepted", |round| round.created_to_policies_accepted),
         ("created -> first refused connection to the pod", |round| round.created_to_first_refused_to_pod),
         ("created -> first refused connection from the pod", |round| round.created_to_first_refused_from_pod),
