@@ -15,8 +15,11 @@ use crate::cluster::{self, Handle, Network, Options};
 /// A cluster of its own: those of the other tests must not notice.
 const NAME: &str = "test-lifecycle";
 
-/// What is checked, in this order; each goes on where the one before ended.
-pub(crate) const CHECKS: [(&str, fn() -> Result<()>); 7] = [
+/// What is checked, and how.
+type Check = (&'static str, fn() -> Result<()>);
+
+/// In this order; each goes on where the one before ended.
+pub(crate) const CHECKS: [Check; 7] = [
     ("a cluster comes up, and a second up finds it healthy", up_twice),
     ("run keeps standard streams and the exit status", run_is_transparent),
     ("there is no way out of it", no_way_out),
