@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tourniquet_api::{
-    Action, ActionStatus, IncidentResponse, IncidentResponseStatus, Outcome, PinnedTarget, PlannedEffect, TargetResult,
+    Action, ActionStatus, IncidentResponse, IncidentResponseStatus, Outcome, PinnedTarget, PlannedEffect, Residual,
+    TargetResult,
 };
 
 use crate::accept::{self, Decision};
@@ -265,7 +266,13 @@ impl Look<'_> {
             summarize(state, self.world.now);
         }
         if pass.steps.is_empty() {
-            residual.sort();
+            // The worst first: this is read at the worst hour.
+            let rank = |residual: &Residual| match residual.severity.as_str() {
+                "High" => 0,
+                "Medium" => 1,
+                _ => 2,
+            };
+            residual.sort_by(|one, other| rank(one).cmp(&rank(other)).then_with(|| one.cmp(other)));
             residual.dedup();
             pass.status.residual = residual;
         }

@@ -1,5 +1,6 @@
 //! Real connections, made by real pods, continuously.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -87,20 +88,25 @@ impl Scenario {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&seen);
         let (ip, port) = (to.address().ip(), to.address().port());
+        // Each in the background: one that gets no answer must not keep the next from finding out.
         let script = format!(
-            "for i in $(seq 12000); do echo begin; \
-             if timeout 2 nc -w 1 {ip} {port} </dev/null >/dev/null 2>&1; then echo answered; else echo timedout; fi; \
-             usleep 50000; done"
+            "for i in $(seq 12000); do \
+             (if timeout 2 nc -w 1 {ip} {port} </dev/null >/dev/null 2>&1; then echo $i answered; else echo $i timedout; fi) & \
+             echo $i begun; usleep 50000; done"
         );
-        let mut start = Timestamp::now();
+        let mut begun = HashMap::new();
         let task = self
             .lines(from, &["/bin/sh", "-c", &script], move |line| {
                 let end = Timestamp::now();
-                match line {
-                    "begin" => start = end,
-                    "answered" => lock(&into).push(Attempt { start, end, answer: Answer::Answered }),
-                    _ => lock(&into).push(Attempt { start, end, answer: Answer::TimedOut }),
+                let Some((number, word)) = line.split_once(' ') else { return };
+                if word == "begun" {
+                    begun.insert(number.to_owned(), end);
+                    return;
                 }
+                let answer = if word == "answered" { Answer::Answered } else { Answer::TimedOut };
+                // A quick answer can be printed before its beginning.
+                let start = begun.remove(number).unwrap_or(end);
+                lock(&into).push(Attempt { start, end, answer });
             })
             .await?;
         let attempts = Attempts { what, seen, _task: task };
