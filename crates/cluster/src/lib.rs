@@ -2,6 +2,7 @@
 //!
 //! No decisions are made here. What to look at and what to do is decided by `tourniquet-response`.
 
+mod client;
 mod error;
 mod observe;
 mod perform;
@@ -10,8 +11,9 @@ mod responses;
 
 use std::time::Duration;
 
+pub use client::client;
 pub use error::Error;
-use kube::{Client, Config};
+use kube::Client;
 pub use probe::attempt;
 pub use responses::Written;
 use tourniquet_response::Kind;
@@ -31,20 +33,6 @@ impl Cluster {
     pub const fn new(client: Client) -> Self {
         Self { client }
     }
-}
-
-/// A client from the pod's service account, or from the kubeconfig outside of a cluster.
-///
-/// It does not retry by itself: kube 5's default sends a request up to 15 times on 429 and 503, writes included, while
-/// the response waits. Whoever calls decides afresh instead.
-///
-/// # Errors
-/// When there is neither a service account nor a kubeconfig, or it cannot be used.
-pub async fn client() -> Result<Client, Error> {
-    let mut config = Config::infer().await.map_err(|error| Error::Configuration(error.to_string()))?;
-    config.default_retry = false;
-    config.connect_timeout = Some(Duration::from_secs(5));
-    Client::try_from(config).map_err(|error| Error::Configuration(error.to_string()))
 }
 
 fn api_resource(kind: Kind) -> kube::core::ApiResource {

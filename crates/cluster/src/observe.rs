@@ -48,9 +48,15 @@ impl Cluster {
                     .map_err(|cause| Error::request("read", format_args!("Pod {namespace}/{name}"), cause))?;
                 Observation::Pod(pod.map(Box::new))
             }
+            Read::NetworkPolicy { namespace, name } => {
+                let api: Api<NetworkPolicy> = Api::namespaced(self.client.clone(), namespace);
+                let policy = existing(within(api.get(name)).await)
+                    .map_err(|cause| Error::request("read", format_args!("NetworkPolicy {namespace}/{name}"), cause))?;
+                Observation::NetworkPolicy(policy.map(Box::new))
+            }
             Read::NetworkPolicies { namespace } => {
                 let api: Api<NetworkPolicy> = Api::namespaced(self.client.clone(), namespace);
-                let list = within(api.list(&ListParams::default()))
+                let list = within(api.list(&cached()))
                     .await
                     .map_err(|cause| Error::request("list NetworkPolicies of", namespace, cause))?;
                 Observation::NetworkPolicies(list.items)
@@ -84,7 +90,7 @@ impl Cluster {
 
     /// The Services of a namespace that fail-closed webhooks and aggregated APIs depend on.
     async fn admission_backends(&self, namespace: &str) -> Result<Vec<AdmissionBackend>, Error> {
-        let all = ListParams::default();
+        let all = cached();
         let validating: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
         let mutating: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
         let aggregated: Api<APIService> = Api::all(self.client.clone());
@@ -126,6 +132,13 @@ impl Cluster {
         .await?;
         Ok(backends)
     }
+}
+
+/// A list from the API server's cache. A list without this waits until the cache has caught up with the last write of the whole
+/// cluster, 60 to 85 ms where there was just one (measured; the API server asks etcd for progress every 100 ms). What changes
+/// after the look is a watch event, and looked at again.
+fn cached() -> ListParams {
+    ListParams::default().match_any()
 }
 
 fn name_of(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> &str {

@@ -15,7 +15,9 @@ use tourniquet_api::Answer;
 pub enum Read {
     /// A pod.
     Pod { namespace: String, name: String },
-    /// The network policies of a namespace.
+    /// A network policy of ours.
+    NetworkPolicy { namespace: String, name: String },
+    /// The network policies of a namespace, as they were a moment ago at the latest.
     NetworkPolicies { namespace: String },
     /// What Cilium reports of a pod.
     CiliumEndpoint { namespace: String, name: String },
@@ -36,6 +38,7 @@ pub enum Read {
 #[allow(missing_docs, reason = "each belongs to the read of its name")]
 pub enum Observation {
     Pod(Option<Box<Pod>>),
+    NetworkPolicy(Option<Box<NetworkPolicy>>),
     NetworkPolicies(Vec<NetworkPolicy>),
     CiliumEndpoint(Option<CiliumEndpoint>),
     ClusterwidePolicy(Option<ClusterwidePolicy>),
@@ -154,6 +157,7 @@ impl World {
     }
 
     accessor!(pod(namespace: &str, name: &str) -> Pod as Option<&Pod>: value => value.as_deref());
+    accessor!(network_policy(namespace: &str, name: &str) -> NetworkPolicy as Option<&NetworkPolicy>: value => value.as_deref());
     accessor!(network_policies(namespace: &str) -> NetworkPolicies as &[NetworkPolicy]: value => value);
     accessor!(cilium_endpoint(namespace: &str, name: &str) -> CiliumEndpoint as Option<&CiliumEndpoint>: value => value.as_ref());
     accessor!(clusterwide_policy(name: &str) -> ClusterwidePolicy as Option<&ClusterwidePolicy>: value => value.as_ref());

@@ -152,7 +152,7 @@ impl TestCommand {
     fn run_all(&self, commands: Vec<Command>, place: &Place<'_>) -> Result<Count> {
         let mut count = Count::default();
         for mut command in commands {
-            command.arg(THREADS).args(&self.filter);
+            command.args([THREADS, "--show-output"]).args(&self.filter);
             count += tests(&mut command)?;
         }
         if count.failed > 0 {

@@ -3,6 +3,7 @@
 //! - `traffic serve PORT` answers HTTP requests and echoes everything else, over TCP and UDP.
 //! - `traffic try ADDRESS` opens a connection every 50 ms and prints what became of it.
 //! - `traffic stream tcp|udp ADDRESS` keeps one flow open, sends a number every 50 ms and prints what comes back.
+//! - `traffic stream tcp-push|udp-push ADDRESS` opens a flow and sends nothing more; the server sends a number every 50 ms.
 //!
 //! Times are nanoseconds since 1970. Every loop ends by itself after [`LIMIT`].
 
@@ -19,6 +20,8 @@ use std::{
 /// Nothing that a test starts goes on for longer, whatever becomes of the test.
 const LIMIT: Duration = Duration::from_secs(900);
 const EVERY: Duration = Duration::from_millis(50);
+/// Asks the server to send by itself from then on.
+const PUSH: &[u8] = b"push";
 /// A SYN that got lost is sent again after 1 s; the second one must not pass for the first.
 const CONNECT: Duration = Duration::from_millis(900);
 
@@ -30,7 +33,9 @@ fn main() -> ExitCode {
         ["try", address] => address.parse().map_err(io::Error::other).and_then(attempts),
         ["stream", "tcp", address] => address.parse().map_err(io::Error::other).and_then(stream_tcp),
         ["stream", "udp", address] => address.parse().map_err(io::Error::other).and_then(stream_udp),
-        _ => Err(io::Error::other("usage: traffic serve PORT | try ADDRESS | stream tcp|udp ADDRESS")),
+        ["stream", "tcp-push", address] => address.parse().map_err(io::Error::other).and_then(pushed_tcp),
+        ["stream", "udp-push", address] => address.parse().map_err(io::Error::other).and_then(pushed_udp),
+        _ => Err(io::Error::other("usage: traffic serve PORT | try ADDRESS | stream PROTOCOL ADDRESS")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,7 +61,18 @@ fn serve(port: u16) -> io::Result<()> {
     thread::spawn(move || {
         let mut buffer = [0; 2048];
         while let Ok((length, from)) = udp.recv_from(&mut buffer) {
-            let _ = udp.send_to(buffer.get(..length).unwrap_or_default(), from);
+            let text = buffer.get(..length).unwrap_or_default();
+            if text != PUSH {
+                let _ = udp.send_to(text, from);
+                continue;
+            }
+            let Ok(pusher) = udp.try_clone() else { continue };
+            thread::spawn(move || {
+                every(|| {
+                    let _ = pusher.send_to(now().to_string().as_bytes(), from);
+                    true
+                });
+            });
         }
     });
     for connection in TcpListener::bind(("0.0.0.0", port))?.incoming() {
@@ -74,6 +90,10 @@ fn answer(mut connection: TcpStream) -> io::Result<()> {
         if text.is_empty() {
             return Ok(());
         }
+        if text == PUSH {
+            every(|| writeln!(connection, "{}", now()).is_ok());
+            return Ok(());
+        }
         if text.starts_with(b"GET ") {
             return connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nok\n");
         }
@@ -83,8 +103,7 @@ fn answer(mut connection: TcpStream) -> io::Result<()> {
 
 /// Prints `start end answered|refused|timedout|unreachable` for each attempt, in the order in which they end.
 fn attempts(address: SocketAddr) -> io::Result<()> {
-    let end = Instant::now() + LIMIT;
-    while Instant::now() < end {
+    every(|| {
         thread::spawn(move || {
             let start = now();
             let word = match TcpStream::connect_timeout(&address, CONNECT) {
@@ -100,7 +119,38 @@ fn attempts(address: SocketAddr) -> io::Result<()> {
                 std::process::exit(0);
             }
         });
+        true
+    });
+    Ok(())
+}
+
+/// Does something every 50 ms, until it fails or [`LIMIT`] has passed.
+fn every(mut act: impl FnMut() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while Instant::now() < end && act() {
         thread::sleep(EVERY);
+    }
+}
+
+/// Prints `sent received` for each number that comes.
+fn pushed_tcp(address: SocketAddr) -> io::Result<()> {
+    let mut stream = TcpStream::connect_timeout(&address, CONNECT)?;
+    stream.write_all(PUSH)?;
+    for line in BufReader::new(stream).lines() {
+        say(&format!("{} {}", line?, now()))?;
+    }
+    Ok(())
+}
+
+fn pushed_udp(address: SocketAddr) -> io::Result<()> {
+    let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+    socket.connect(address)?;
+    socket.send(PUSH)?;
+    let end = Instant::now() + LIMIT;
+    let mut buffer = [0; 2048];
+    while Instant::now() < end {
+        let Ok(length) = socket.recv(&mut buffer) else { continue };
+        say(&format!("{} {}", String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()), now()))?;
     }
     Ok(())
 }
@@ -111,10 +161,7 @@ fn stream_tcp(address: SocketAddr) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut writer = stream.try_clone()?;
     thread::spawn(move || {
-        let end = Instant::now() + LIMIT;
-        while Instant::now() < end && writeln!(writer, "{}", now()).is_ok() {
-            thread::sleep(EVERY);
-        }
+        every(|| writeln!(writer, "{}", now()).is_ok());
         let _ = writer.shutdown(std::net::Shutdown::Write);
     });
     for line in BufReader::new(stream).lines() {
@@ -138,10 +185,9 @@ fn stream_udp(address: SocketAddr) -> io::Result<()> {
             }
         }
     });
-    let end = Instant::now() + LIMIT;
-    while Instant::now() < end {
+    every(|| {
         let _ = socket.send(now().to_string().as_bytes());
-        thread::sleep(EVERY);
-    }
+        true
+    });
     Ok(())
 }

@@ -32,15 +32,12 @@ impl Act for Isolate {
     }
 
     fn rbac(&self) -> Vec<PolicyRule> {
+        // An apply that creates is a patch and a create; what replaces is an update.
+        let own = ["get", "list", "watch", "create", "patch", "update", "delete"];
         vec![
             rule("", &["pods"], &["get", "list", "watch", "patch"]),
-            // An apply that creates is a patch and a create; one that replaces is an update.
-            rule("networking.k8s.io", &["networkpolicies"], &["list", "watch", "create", "patch", "update", "delete"]),
-            rule(
-                "cilium.io",
-                &["ciliumclusterwidenetworkpolicies"],
-                &["get", "list", "watch", "create", "patch", "update", "delete"],
-            ),
+            rule("networking.k8s.io", &["networkpolicies"], &own),
+            rule("cilium.io", &["ciliumclusterwidenetworkpolicies"], &own),
             rule("cilium.io", &["ciliumendpoints"], &["get", "list", "watch"]),
         ]
     }
@@ -49,6 +46,7 @@ impl Act for Isolate {
         let (namespace, name) = place(cx);
         vec![
             Read::Pod { namespace: namespace.into(), name: name.into() },
+            Read::NetworkPolicy { namespace: namespace.into(), name: names::policy(cx.response_uid) },
             Read::NetworkPolicies { namespace: namespace.into() },
             Read::CiliumEndpoint { namespace: namespace.into(), name: name.into() },
             Read::ClusterwidePolicy { name: names::policy(cx.response_uid) },
@@ -66,8 +64,7 @@ impl Act for Isolate {
         if endpoint_serves(cx)? {
             effects.extend(policies::put_clusterwide(cx, cx.world.clusterwide_policy(&name)?));
         }
-        let existing = cx.world.network_policies(place(cx).0)?;
-        effects.extend(policies::put_network_policy(cx, policies::named(existing, &name)));
+        effects.extend(policies::put_network_policy(cx, cx.world.network_policy(place(cx).0, &name)?));
         effects.extend(policies::put_labels(cx, pod));
 
         let mut probes: Vec<Probe> = cx.before.map(|before| before.probes.clone()).unwrap_or_default();
@@ -123,8 +120,9 @@ impl Act for Isolate {
             }
         }
         let allowing = policies::allowing(pod, cx.world.network_policies(place(cx).0)?);
+        let engine = engine(cx, cx.response_uid, was_in_force(cx))?;
         let verdict = judge(&Seen {
-            engine: engine(cx, cx.response_uid, was_in_force(cx))?,
+            engine,
             after,
             controlled: !assessment.watch.is_empty(),
             others: policies::others_hold(cx, pod),
@@ -139,7 +137,7 @@ impl Act for Isolate {
         assessment.assurance = verdict.assurance;
         assessment.contained = Some(verdict.contained);
         assessment.again_after = verdict.again_after;
-        assessment.residual = residual(&name, verdict.contained);
+        assessment.residual = residual(&name, engine, verdict.contained);
         Ok(assessment)
     }
 
@@ -175,7 +173,7 @@ impl Act for Isolate {
                 undo.effects.push(Effect::Delete { object });
             }
         }
-        if let Some(policy) = policies::named(cx.world.network_policies(place(cx).0)?, &name) {
+        if let Some(policy) = cx.world.network_policy(place(cx).0, &name)? {
             let object = policies::network_policy_ref(cx, policy.metadata.uid.clone());
             if policy.metadata.deletion_timestamp.is_some() {
                 let finalizers = policy.metadata.finalizers.as_deref().unwrap_or_default();
@@ -271,8 +269,7 @@ fn holds(cx: &Context<'_>, pod: &Pod, response_uid: &str, was_in_force: bool) ->
 
 /// Whether a response's network policy is there and selects the pod.
 fn in_place(cx: &Context<'_>, pod: &Pod, response_uid: &str) -> Result<bool, Unread> {
-    let existing = cx.world.network_policies(place(cx).0)?;
-    Ok(policies::named(existing, &names::policy(response_uid)).is_some()
+    Ok(cx.world.network_policy(place(cx).0, &names::policy(response_uid))?.is_some()
         && policies::label(pod, &names::isolation_label(response_uid)) == Some(names::ISOLATION_VALUE))
 }
 

@@ -135,11 +135,6 @@ fn labels<'a>(labels: Option<&'a BTreeMap<String, String>>, key: &str) -> Option
     labels?.get(key).map(String::as_str)
 }
 
-/// The network policy of this name.
-pub(super) fn named<'a>(policies: &'a [NetworkPolicy], name: &str) -> Option<&'a NetworkPolicy> {
-    policies.iter().find(|policy| policy.metadata.name.as_deref() == Some(name))
-}
-
 /// What puts our labels on the pod; `None` when they are there and held by us.
 ///
 /// The label that every isolated pod has is left out where somebody gave it another value: nothing depends on it, and a

@@ -209,6 +209,9 @@ impl Sim {
             Read::Pod { namespace, name } => Observation::Pod(
                 self.pods.get(name).filter(|_| namespace == NAMESPACE).map(|pod| Box::new(pod.shown_as(name))),
             ),
+            Read::NetworkPolicy { name, .. } => {
+                Observation::NetworkPolicy(self.policies.network.get(name).cloned().map(Box::new))
+            }
             Read::NetworkPolicies { .. } => {
                 Observation::NetworkPolicies(self.policies.network.values().cloned().collect())
             }

@@ -140,9 +140,12 @@ async fn show(shop: &Scenario, examples: &Path) -> Result<()> {
     println!("  deleted -> first accepted connection, to web     {}", span(deleted, answered_in));
     println!("  deleted -> first accepted connection, from web   {}", span(deleted, answered_out));
     println!(
-        "Connections are tried every 50 ms. On Cilium the half minute is its own: a changed label takes a random 0 to 30 s,"
+        "Times count from the start of kubectl, which takes some 100 ms itself; connections are tried every 50 ms."
     );
-    println!("and 5 s more, to reach the data path (docs/measurements.md).");
+    println!(
+        "On Cilium the half minute is its own: a changed label takes a random 0 to 30 s, and 5 s more, to reach the"
+    );
+    println!("data path (docs/benchmarks.md).");
     Ok(())
 }
 

@@ -116,6 +116,10 @@ async fn flows(s: &Scenario) -> Result<Vec<Flow>> {
         ("tcp", "its peer", open("tcp", &peer, &web).await?),
         ("udp", "the pod", open("udp", &web, &peer).await?),
         ("udp", "its peer", open("udp", &peer, &web).await?),
+        ("tcp, sent by its peer only,", "the pod", open("tcp-push", &web, &peer).await?),
+        ("tcp, sent by the pod only,", "its peer", open("tcp-push", &peer, &web).await?),
+        ("udp, sent by its peer only,", "the pod", open("udp-push", &web, &peer).await?),
+        ("udp, sent by the pod only,", "its peer", open("udp-push", &peer, &web).await?),
     ];
     let inbound = s.attempts(&peer, &web).await?;
     let outbound = s.attempts(&web, &peer).await?;
@@ -171,7 +175,7 @@ fn print(results: &Results) {
             println!("| {name} | {least} | {median} | {most} |");
         }
     }
-    println!("\n| flow opened before | answers in 10 s before | while isolated | after the release |\n|-|-|-|-|");
+    println!("\n| flow opened before | arrived in 10 s before | while isolated | after the release |\n|-|-|-|-|");
     for flow in &results.flows {
         println!(
             "| {} opened by {} | {} | {} | {} |",
