@@ -3,6 +3,12 @@
 //! This crate depends on nothing else of ours and on no client, so that every other crate, and the pure one first, can
 //! share one definition of an [`IncidentResponse`].
 
+#[allow(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "KubeSchema repeats each struct inside a private scope; printcolumn repeats its keys"
+)]
+mod containment;
 pub mod duration;
 pub mod names;
 mod schema;
@@ -14,6 +20,10 @@ mod schema;
 mod spec;
 mod status;
 
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
+
+pub use containment::*;
 pub use duration::{Duration, DurationError};
 pub use spec::*;
 pub use status::*;
@@ -26,9 +36,17 @@ pub const VERSION: &str = "v1alpha1";
 
 /// The custom resource definition of [`IncidentResponse`], as `cargo xtask generate` writes it to `crds/`.
 #[must_use]
-pub fn incident_response_crd()
--> k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition {
-    let mut crd = <IncidentResponse as kube::CustomResourceExt>::crd();
+pub fn incident_response_crd() -> CustomResourceDefinition {
+    refusing_null(<IncidentResponse as CustomResourceExt>::crd())
+}
+
+/// The custom resource definition of [`Containment`], as `cargo xtask generate` writes it to `crds/`.
+#[must_use]
+pub fn containment_crd() -> CustomResourceDefinition {
+    refusing_null(<Containment as CustomResourceExt>::crd())
+}
+
+fn refusing_null(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in &mut crd.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
             schema::refuse_null(schema);

@@ -128,6 +128,15 @@ pub(crate) fn command(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// The holders of a containment: an open map, which server-side apply merges key by key.
+pub(crate) fn holders(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": generator.subschema_for::<crate::Holder>(),
+    })
+}
+
 /// A list of objects that server-side apply merges by `key`.
 fn map_list<T: schemars::JsonSchema>(generator: &mut SchemaGenerator, key: &str) -> Schema {
     json_schema!({
