@@ -5,6 +5,6 @@
 //! kernel: CAP_SYS_ADMIN to enter a namespace, CAP_NET_ADMIN for nftables, CAP_SYS_PTRACE to open another user's
 //! `/proc/PID/ns/net`, and the node's PID namespace.
 
-//pub mod cut;
+pub mod cut;
 pub mod netns;
 pub mod pods;
