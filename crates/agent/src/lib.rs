@@ -8,3 +8,4 @@
 pub mod cut;
 pub mod netns;
 pub mod pods;
+pub mod watch;
