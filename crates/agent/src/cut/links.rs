@@ -1,0 +1,58 @@
+//! The interfaces of the calling thread's network namespace, from rtnetlink. (/sys/class/net shows those of the mount's
+//! namespace; and an interface's name may be any bytes, so nothing here takes it for text.)
+
+use std::fmt;
+use std::io;
+
+use netlink_packet_core::NlasIterator;
+
+use super::netlink::Netlink;
+
+/// An interface's name: up to 15 bytes that are no slash, colon or white space. A pod with CAP_NET_ADMIN chooses them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Name(pub(super) Vec<u8>);
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.escape_ascii())
+    }
+}
+
+/// `RTM_GETLINK`, `include/uapi/linux/rtnetlink.h`.
+const RTM_GETLINK: u16 = 18;
+/// `IFLA_IFNAME`, `include/uapi/linux/if_link.h`.
+const IFLA_IFNAME: u16 = 3;
+/// `IFF_LOOPBACK`, `include/uapi/linux/if.h`. Told by this flag, which nobody can set, not by the name `lo`, which anybody with
+/// CAP_NET_ADMIN can give to another interface.
+const IFF_LOOPBACK: u32 = 0x8;
+/// `struct ifinfomsg`, `include/uapi/linux/rtnetlink.h`: family u8, padding u8, type u16, index i32, flags u32, change u32.
+const IFINFOMSG: usize = 16;
+
+/// All interfaces but loopback, up or down, in the order of their names.
+pub(super) fn but_loopback() -> io::Result<Vec<Name>> {
+    let mut found = Vec::new();
+    Netlink::route()?.dump_raw(RTM_GETLINK, &[0; IFINFOMSG], |payload| {
+        found.extend(name(payload)?);
+        Ok(())
+    })?;
+    found.sort_unstable();
+    Ok(found)
+}
+
+fn name(payload: &[u8]) -> io::Result<Option<Name>> {
+    let malformed =
+        || io::Error::new(io::ErrorKind::InvalidData, "the kernel's description of an interface is malformed");
+    let (header, attributes) = payload.split_at_checked(IFINFOMSG).ok_or_else(malformed)?;
+    let flags = header.get(8..12).and_then(|bytes| bytes.try_into().ok()).ok_or_else(malformed)?;
+    if u32::from_ne_bytes(flags) & IFF_LOOPBACK != 0 {
+        return Ok(None);
+    }
+    for attribute in NlasIterator::new(attributes) {
+        let attribute = attribute.map_err(io::Error::other)?;
+        if attribute.kind() == IFLA_IFNAME {
+            let bytes = attribute.value();
+            return Ok(Some(Name(bytes.strip_suffix(&[0]).unwrap_or(bytes).to_vec())));
+        }
+    }
+    Err(malformed())
+}

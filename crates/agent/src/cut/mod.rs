@@ -1,0 +1,319 @@
+//! Cut a network namespace off: drop everything on every interface but loopback, except what the kubelet's probes need.
+//!
+//! One nftables table, put in one transaction. Family netdev, with a chain at each interface's ingress and egress: below IP, so
+//! raw sockets are stopped as well. Where the kernel has no egress hook (before Linux 5.16), family inet instead: see [`Hooks`].
+//!
+//! | passes | why |
+//! |-|-|
+//! | ARP; IPv6 neighbour solicitation and advertisement within the link, router advertisements inwards | else the node's probes find nobody, and routes learnt would expire before the release |
+//! | TCP from the node's addresses to the probed ports | the kubelet's http, tcp and gRPC probes |
+//! | TCP from the probed ports to the node's addresses, with ACK or RST set | replies, and no connection of the pod's own |
+//!
+//! Loopback is untouched. The packets are dropped silently: the sender's TCP waits, and open connections go on after [`lift`].
+//!
+//! # What a pod can do about it
+//!
+//! * With CAP_NET_ADMIN: remove the table, rename or move an interface. [`watch`] notices, [`cut`] puts it back.
+//! * With CAP_NET_RAW, which containers have by default: a raw socket still *sees* what arrives, since the kernel hands frames to
+//!   packet sockets before the ingress hook. It cannot answer through a packet socket, whatever protocol it claims: the bytes of the
+//!   frame are compared, not the sender's word for them. AF_XDP sockets hand frames to the driver past every hook of the
+//!   namespace: measured, they pass; only something on the node's side of the interface stops them.
+//! * On one Ethernet segment with an accomplice: hide bytes in ARP, or in replies to the node that are addressed to another station.
+//!
+//! [`watch`]: crate::watch
+
+mod links;
+mod netlink;
+mod read;
+mod rules;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+
+use netlink_packet_netfilter::nftables::NfTablesMessage;
+use nix::errno::Errno;
+
+use self::netlink::{Netlink, Refused};
+use self::read::Difference;
+use self::rules::Family;
+use crate::netns::NetNs;
+
+/// How often cutting starts anew while interfaces come and go under it.
+const TRIES: usize = 5;
+
+/// What still passes: the kubelet's probes, and nothing else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allow {
+    nodes: BTreeSet<IpAddr>,
+    ports: BTreeSet<u16>,
+}
+
+/// The most addresses or ports. A pod has some probes, a node some addresses; this many still fit one message to the kernel.
+pub const MOST: usize = 64;
+
+/// Why something cannot be allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AllowError {
+    /// No host has this address.
+    #[error("{0} cannot be an address that a node probes from; give the node's own addresses")]
+    NotAHost(IpAddr),
+    /// No connection has this port.
+    #[error("0 is no port; give the ports of the pod's probes by number")]
+    NotAPort,
+    /// Too many.
+    #[error(
+        "{0} {1} are more than the {MOST} that a cut can let through; give only those that the kubelet's probes use"
+    )]
+    TooMany(usize, &'static str),
+}
+
+impl Allow {
+    /// Connections from `nodes` to `ports` pass, and replies. No port: nothing passes.
+    ///
+    /// # Errors
+    /// When an address or a port can be none, or there are too many. A hole is never guessed.
+    pub fn new(
+        nodes: impl IntoIterator<Item = IpAddr>,
+        ports: impl IntoIterator<Item = u16>,
+    ) -> Result<Self, AllowError> {
+        let nodes: BTreeSet<IpAddr> = nodes.into_iter().map(|address| address.to_canonical()).collect();
+        let ports: BTreeSet<u16> = ports.into_iter().collect();
+        if let Some(address) = nodes
+            .iter()
+            .find(|it| it.is_unspecified() || it.is_loopback() || it.is_multicast() || **it == IpAddr::from([255; 4]))
+        {
+            return Err(AllowError::NotAHost(*address));
+        }
+        if ports.contains(&0) {
+            return Err(AllowError::NotAPort);
+        }
+        for (count, what) in [(nodes.len(), "node addresses"), (ports.len(), "probe ports")] {
+            if count > MOST {
+                return Err(AllowError::TooMany(count, what));
+            }
+        }
+        Ok(Self { nodes, ports })
+    }
+
+    /// Nothing passes but neighbour discovery.
+    pub fn nothing() -> Self {
+        Self { nodes: BTreeSet::new(), ports: BTreeSet::new() }
+    }
+}
+
+/// Where in the kernel the cut is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hooks {
+    /// At every interface's ingress and egress. Frames of packet sockets are stopped too.
+    Netdev,
+    /// Where IP packets enter and leave the namespace, on whatever interface, also one that appears later. Not covered: frames
+    /// that the pod sends on packet sockets (AF_PACKET, needs CAP_NET_RAW) and protocols other than IP. A sender in the pod sees
+    /// "operation not permitted", and its open connections go on later after a release, since its TCP backs off.
+    Inet,
+}
+
+/// A cut as it is in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Where it is.
+    pub hooks: Hooks,
+    /// The interfaces that it holds. With [`Hooks::Inet`]: those there are.
+    pub interfaces: Vec<String>,
+    /// Whether this call has changed anything. False: it was there already, to the last rule.
+    pub changed: bool,
+    /// Why it is not at [`Hooks::Netdev`], when that was wanted.
+    pub fallback: Option<String>,
+}
+
+/// What the kernel holds, compared with what was meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No cut.
+    Open,
+    /// Exactly the cut that was meant.
+    Cut,
+    /// A cut, and not the one that was meant: somebody has changed it, an interface has appeared, or other probes were meant.
+    Altered(String),
+}
+
+/// Why a namespace could not be cut, read or lifted.
+#[derive(Debug, thiserror::Error)]
+pub enum CutError {
+    /// The namespace cannot be entered.
+    #[error("network namespace {inode} cannot be entered: {source}; the agent needs CAP_SYS_ADMIN")]
+    Enter {
+        /// The namespace.
+        inode: u64,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel does not do it.
+    #[error(
+        "{action} in network namespace {inode}: the kernel says {source}; the agent needs CAP_NET_ADMIN and a kernel with nf_tables"
+    )]
+    Kernel {
+        /// The namespace.
+        inode: u64,
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The kernel holds something else after it had accepted.
+    #[error(
+        "network namespace {inode} was cut, and what the kernel holds is not what was meant: {difference}; \
+         something in the pod changes it (CAP_NET_ADMIN?): try again, or remove the pod"
+    )]
+    Unverified {
+        /// The namespace.
+        inode: u64,
+        /// The first difference.
+        difference: String,
+    },
+}
+
+/// Cuts the namespace off, or makes an existing cut what it should be, in one transaction and without a gap; then reads it back.
+///
+/// A cut that is already right is left as it is: nothing is written. Call it again when an interface has appeared or the table
+/// was touched. `hooks` is what is wanted; what was possible is in the result.
+///
+/// # Errors
+/// See [`CutError`]. Before `Unverified` nothing has changed.
+pub fn cut(namespace: &NetNs, allow: &Allow, hooks: Hooks) -> Result<Cut, CutError> {
+    inside(namespace, |inode| {
+        let failed = |action| move |source| CutError::Kernel { inode, action, source };
+        let mut netfilter = Netlink::netfilter().map_err(failed("open a netfilter socket"))?;
+        let mut wanted = hooks;
+        let mut fallback = None;
+        let mut changed = false;
+        let mut difference = String::new();
+        for _ in 0..TRIES {
+            let interfaces = links::but_loopback().map_err(failed("list the interfaces"))?;
+            // Without an interface there is no hook at one. The other hooks hold whatever appears.
+            let hooks = if interfaces.is_empty() { Hooks::Inet } else { wanted };
+            let table = rules::table(hooks, &interfaces, allow);
+            let found = read::compare(&mut netfilter, &table).map_err(failed("read the nftables"))?;
+            match found {
+                Difference::None => {
+                    let interfaces = interfaces.iter().map(ToString::to_string).collect();
+                    return Ok(Cut { hooks, interfaces, changed, fallback });
+                }
+                Difference::Absent if changed => difference = "the table is gone again".into(),
+                Difference::Absent => {}
+                Difference::Some(text) => difference = text,
+            }
+            let present = read::present(&mut netfilter).map_err(failed("read the nftables"))?;
+            let mut messages: Vec<_> = present.into_iter().map(rules::delete).collect();
+            messages.extend(rules::create(&table));
+            match netfilter.transact(messages) {
+                Ok(()) => changed = true,
+                // The table or an interface went away in between.
+                Err(Refused::At { source, .. }) if gone(&source) && links::but_loopback().ok() != Some(interfaces) => {}
+                Err(Refused::At { message, source }) if hooks == Hooks::Netdev && unsupported(&source) => {
+                    fallback = Some(format!("the kernel refuses hooks at interfaces ({message}: {source})"));
+                    wanted = Hooks::Inet;
+                }
+                Err(Refused::At { source, .. } | Refused::Unanswered(source)) => {
+                    return Err(failed("put the cut")(source));
+                }
+            }
+        }
+        Err(CutError::Unverified { inode, difference })
+    })
+}
+
+/// Reads back what the kernel holds and compares it with what was meant, to the last expression of the last rule.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn verify(namespace: &NetNs, allow: &Allow, hooks: Hooks) -> Result<State, CutError> {
+    inside(namespace, |inode| {
+        let failed = |action| move |source| CutError::Kernel { inode, action, source };
+        let mut netfilter = Netlink::netfilter().map_err(failed("open a netfilter socket"))?;
+        let interfaces = links::but_loopback().map_err(failed("list the interfaces"))?;
+        let table = rules::table(hooks, &interfaces, allow);
+        match read::compare(&mut netfilter, &table).map_err(failed("read the nftables"))? {
+            Difference::None => Ok(State::Cut),
+            Difference::Some(difference) => Ok(State::Altered(difference)),
+            Difference::Absent => {
+                let present = read::present(&mut netfilter).map_err(failed("read the nftables"))?;
+                Ok(match present.first() {
+                    None => State::Open,
+                    Some(family) => State::Altered(format!("the cut is in family {family} only")),
+                })
+            }
+        }
+    })
+}
+
+/// Whether there is a table of ours, right or not.
+///
+/// # Errors
+/// When the kernel does not answer.
+pub fn is_cut(namespace: &NetNs) -> Result<bool, CutError> {
+    inside(namespace, |inode| {
+        let failed = |source| CutError::Kernel { inode, action: "read the nftables", source };
+        let mut netfilter = Netlink::netfilter().map_err(failed)?;
+        Ok(!read::present(&mut netfilter).map_err(failed)?.is_empty())
+    })
+}
+
+/// Removes the cut in one transaction. Returns whether there was one.
+///
+/// # Errors
+/// When the kernel does not do it; then the cut is still whole.
+pub fn lift(namespace: &NetNs) -> Result<bool, CutError> {
+    inside(namespace, |inode| {
+        let failed = |action| move |source| CutError::Kernel { inode, action, source };
+        let mut netfilter = Netlink::netfilter().map_err(failed("open a netfilter socket"))?;
+        let mut lifted = false;
+        for _ in 0..TRIES {
+            let present = read::present(&mut netfilter).map_err(failed("read the nftables"))?;
+            if present.is_empty() {
+                return Ok(lifted);
+            }
+            match netfilter.transact(present.into_iter().map(rules::delete).collect()) {
+                Ok(()) => lifted = true,
+                // Somebody else was faster: look again.
+                Err(Refused::At { source, .. }) if gone(&source) => {}
+                Err(Refused::At { source, .. } | Refused::Unanswered(source)) => {
+                    return Err(failed("remove the cut")(source));
+                }
+            }
+        }
+        let source = io::Error::other("the table comes back each time that it is removed");
+        Err(CutError::Kernel { inode, action: "remove the cut", source })
+    })
+}
+
+fn inside<T: Send>(namespace: &NetNs, work: impl FnOnce(u64) -> Result<T, CutError> + Send) -> Result<T, CutError> {
+    let inode = namespace.id().inode();
+    namespace.enter(|| work(inode)).map_err(|source| CutError::Enter { inode, source })?
+}
+
+fn gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::ENOENT | Errno::ENODEV))
+}
+
+/// What kernels say to a hook that they do not have: EOPNOTSUPP to an unknown hook number or without NETFILTER_EGRESS, ENOENT
+/// without NF_TABLES_NETDEV (`net/netfilter/nf_tables_api.c`, `nft_chain_parse_hook`).
+fn unsupported(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error().map(Errno::from_raw),
+        Some(Errno::EOPNOTSUPP | Errno::ENOENT | Errno::EAFNOSUPPORT | Errno::EPROTONOSUPPORT)
+    )
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Netdev => "netdev",
+            Self::Inet => "inet",
+        })
+    }
+}
+
+/// A message of a transaction: to which family, what, and whether it creates.
+type Message = (Family, NfTablesMessage, u16);

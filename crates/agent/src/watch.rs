@@ -1,0 +1,95 @@
+//! Notice at once when something in a namespace that may concern a cut changes: nftables, or an interface.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::netns::NetNs;
+
+/// `NFNLGRP_NFTABLES`, `include/uapi/linux/netfilter/nfnetlink.h`.
+const NFNLGRP_NFTABLES: u32 = 7;
+/// `RTNLGRP_LINK`, `include/uapi/linux/rtnetlink.h`.
+const RTNLGRP_LINK: u32 = 1;
+/// What is read of one notice. Its content does not matter: whoever is woken looks at what there is.
+const ENOUGH: usize = 4096;
+/// Notices read in one go. A pod that changes things without end is looked at in between.
+const BATCH: usize = 256;
+
+/// Open ears in one namespace. Keeps the namespace alive, as [`NetNs`] does: drop it when the pod is gone.
+pub struct Watch {
+    nftables: Socket,
+    links: Socket,
+}
+
+impl Watch {
+    /// Starts to listen. Changes from now on are noticed, so look at what there is after this.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered (CAP_SYS_ADMIN).
+    pub fn new(namespace: &NetNs) -> io::Result<Self> {
+        namespace.enter(|| {
+            Ok(Self {
+                nftables: listen(NETLINK_NETFILTER, NFNLGRP_NFTABLES)?,
+                links: listen(NETLINK_ROUTE, RTNLGRP_LINK)?,
+            })
+        })?
+    }
+
+    /// Waits until something has changed, at most this long. Returns whether something has. One's own [`cut`] counts too; as
+    /// it writes nothing when all is well, looking after each notice comes to rest.
+    ///
+    /// [`cut`]: crate::cut::cut
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
+        let mut fds = self.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(0) | Err(Errno::EINTR) => Ok(false),
+            Ok(_) => {
+                self.drain()?;
+                Ok(true)
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// What to wait on for reading, for an event loop of one's own; then call [`Watch::drain`].
+    pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
+        [self.nftables.as_fd(), self.links.as_fd()]
+    }
+
+    /// Forgets what was noticed so far. Never waits.
+    ///
+    /// # Errors
+    /// When the kernel does not say.
+    pub fn drain(&self) -> io::Result<()> {
+        for socket in [&self.nftables, &self.links] {
+            for _ in 0..BATCH {
+                let mut buffer = Vec::with_capacity(ENOUGH);
+                match socket.recv(&mut buffer, 0) {
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // More than fits: notices were lost, which is a notice.
+                    Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn listen(protocol: isize, group: u32) -> io::Result<Socket> {
+    let mut socket = Socket::new(protocol)?;
+    socket.bind(&SocketAddr::new(0, 0))?;
+    socket.add_membership(group)?;
+    socket.set_non_blocking(true)?;
+    Ok(socket)
+}
