@@ -33,7 +33,7 @@ impl DemoCommand {
         let handle;
         let place = if let Some(context) = &self.context {
             let place = Place::Context(context);
-            install::install(&place, self.image.as_deref().unwrap_or_default(), &[])?;
+            install::install(&place, self.image.as_deref().unwrap_or_default(), None, &[])?;
             place
         } else {
             let options = cluster::Options { network: Some(Network::Cilium), ..cluster::Options::default() };

@@ -18,12 +18,15 @@ fn files() -> Result<Vec<(PathBuf, String)>> {
     struct Rules {
         rules: Vec<k8s_openapi::api::rbac::v1::PolicyRule>,
     }
-    let crd = yaml(&tourniquet_api::incident_response_crd())?;
+    let response = yaml(&tourniquet_api::incident_response_crd())?;
+    let containment = yaml(&tourniquet_api::containment_crd())?;
     let rules = yaml(&Rules { rules: tourniquet_response::rbac_rules() })?;
     Ok(vec![
-        (PathBuf::from("crds/incidentresponses.yaml"), crd.clone()),
+        (PathBuf::from("crds/incidentresponses.yaml"), response.clone()),
+        (PathBuf::from("crds/containments.yaml"), containment.clone()),
         // Helm installs what is in this folder of a chart, once.
-        (PathBuf::from("charts/tourniquet/crds/incidentresponses.yaml"), crd),
+        (PathBuf::from("charts/tourniquet/crds/incidentresponses.yaml"), response),
+        (PathBuf::from("charts/tourniquet/crds/containments.yaml"), containment),
         (PathBuf::from("charts/tourniquet/generated/rules.yaml"), rules),
     ])
 }

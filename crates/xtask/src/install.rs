@@ -20,57 +20,66 @@ use crate::{
 pub const NAMESPACE: &str = "tourniquet-system";
 /// More than this is not a small image.
 const SIZE_LIMIT: u64 = 20 * 1024 * 1024;
-/// With a host, or containerd keeps it under another name than the kubelet asks for.
-const REPOSITORY: &str = "tourniquet.test/operator";
+/// With a host, or containerd keeps an image under another name than the kubelet asks for.
+const REGISTRY: &str = "tourniquet.test";
 
-/// An operator image on this machine.
-pub struct OperatorImage {
+/// An image of ours on this machine.
+pub struct Image {
     /// The archive.
     pub archive: PathBuf,
-    /// `repository:tag`; the tag follows from the content, so a changed operator is a changed Deployment.
+    /// `repository:tag`; the tag follows from the content, so a changed program is a changed workload.
     pub reference: String,
     /// The program in it, which also runs outside of a container.
     pub program: PathBuf,
-    /// The archive's size in bytes.
-    pub size: u64,
 }
 
-/// Builds the operator for this machine's architecture and puts it into an image: one static program and nothing else.
+/// The images that the chart installs.
+pub struct Images {
+    /// The operator's.
+    pub operator: Image,
+    /// The agent's; none on somebody else's cluster, where it is off.
+    pub agent: Option<Image>,
+}
+
+/// Builds operator and agent for this machine's architecture and puts each into an image: one static program and nothing else.
 ///
 /// # Errors
-/// When it does not build, or the image is larger than 20 MiB.
-pub fn build_image() -> Result<OperatorImage> {
+/// When one does not build, or its image is larger than 20 MiB.
+pub fn build_images() -> Result<Images> {
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
-    fs::create_dir_all(base())?;
-    let step = Step::start("Building the operator (static, release)");
+    fs::create_dir_all(base().join("images"))?;
+    let step = Step::start("Building operator and agent (static, release)");
     let mut cargo = Command::new("cargo");
     cargo
-        .args(["build", "--release", "--locked", "--package", "tourniquet-operator", "--target", &target])
+        .args(["build", "--release", "--locked", "--target", &target])
+        .args(["--package", "tourniquet-operator", "--package", "tourniquet-agent"])
         .current_dir(workspace())
         // ring's C needs no C library, so the machine's own compiler serves and no musl toolchain has to be there.
         .env(format!("CC_{}", target.replace('-', "_")), "gcc");
-    run_logged(&mut cargo, &base().join("operator.log"), "the operator does not build", "correct what the log names")?;
+    run_logged(&mut cargo, &base().join("images.log"), "the images do not build", "correct what the log names")?;
+    let programs = folder.join(&target).join("release");
+    let (operator, operator_size) = image(&programs, "operator", "65532:65532")?;
+    let (agent, agent_size) = image(&programs, "agent", "0:0")?;
+    step.done_with(format_args!("images of {} and {} MiB", mebibytes(operator_size), mebibytes(agent_size)));
+    Ok(Images { operator, agent: Some(agent) })
+}
 
-    let program = folder.join(&target).join("release").join("tourniquet-operator");
+fn image(programs: &Path, name: &str, user: &str) -> Result<(Image, u64)> {
+    let program = programs.join(format!("tourniquet-{name}"));
     let bytes = fs::read(&program).with_context(|| format!("cannot read {}", program.display()))?;
     let digest = hex(&Sha256::digest(&bytes));
-    let reference = format!("{REPOSITORY}:{}", digest.get(..12).unwrap_or(&digest));
-    let archive = base().join("images").join("operator.tar");
-    fs::create_dir_all(base().join("images"))?;
-    let config = Config {
-        user: "65532:65532".into(),
-        entrypoint: vec!["/tourniquet-operator".into()],
-        workdir: "/".into(),
-        ..Config::default()
-    };
-    write_archive(&archive, &reference, &[Layer::new().file("/tourniquet-operator", 0o755, bytes)], &config)?;
+    let reference = format!("{REGISTRY}/{name}:{}", digest.get(..12).unwrap_or(&digest));
+    let archive = base().join("images").join(format!("{name}.tar"));
+    let inside = format!("/tourniquet-{name}");
+    let config =
+        Config { user: user.into(), entrypoint: vec![inside.clone()], workdir: "/".into(), ..Config::default() };
+    write_archive(&archive, &reference, &[Layer::new().file(&inside, 0o755, bytes)], &config)?;
     let size = fs::metadata(&archive)?.len();
     if size > SIZE_LIMIT {
-        bail!("the operator image has {} MiB; {} are the limit", mebibytes(size), SIZE_LIMIT / 1024 / 1024);
+        bail!("the {name} image has {} MiB; {} are the limit", mebibytes(size), SIZE_LIMIT / 1024 / 1024);
     }
-    step.done_with(format_args!("image of {} MiB", mebibytes(size)));
-    Ok(OperatorImage { archive, reference, program, size })
+    Ok((Image { archive, reference, program }, size))
 }
 
 fn mebibytes(size: u64) -> String {
@@ -167,7 +176,7 @@ impl Place<'_> {
         program: &Path,
         network: Network,
         traffic: &Path,
-        operator: Option<&OperatorImage>,
+        operator: Option<&Image>,
     ) -> Result<Command> {
         let mut command = match self {
             Self::Ours(handle) => handle.command(&[program]),
@@ -210,7 +219,7 @@ impl Place<'_> {
 ///
 /// # Errors
 /// With what kubectl or helm said.
-pub fn install(place: &Place<'_>, image: &str, set: &[String]) -> Result<()> {
+pub fn install(place: &Place<'_>, operator: &str, agent: Option<&str>, set: &[String]) -> Result<()> {
     let step = Step::start("Installing the chart");
     // Helm creates a namespace without labels; the operator's own is held to the restricted Pod Security Standard.
     let namespace = format!(
@@ -227,30 +236,46 @@ pub fn install(place: &Place<'_>, image: &str, set: &[String]) -> Result<()> {
         "--for=condition=Established",
         "--timeout=60s",
         "crd/incidentresponses.tourniquet.dev",
+        "crd/containments.internal.tourniquet.dev",
     ]))?;
 
-    let (repository, tag) = image.rsplit_once(':').with_context(|| format!("image {image} has no tag"))?;
     let chart = workspace().join("charts/tourniquet").display().to_string();
-    let (repository, tag) = (format!("image.repository={repository}"), format!("image.tag={tag}"));
-    let mut args = vec!["upgrade", "--install", "tourniquet", &chart, "--namespace", NAMESPACE, "--skip-crds"];
-    args.extend(["--wait", "--timeout", "3m", "--set-string", &repository, "--set-string", &tag]);
-    for pair in set {
-        args.extend(["--set", pair.as_str()]);
+    let mut args: Vec<String> = ["upgrade", "--install", "tourniquet", &chart, "--namespace", NAMESPACE, "--skip-crds"]
+        .iter()
+        .chain(&["--wait", "--timeout", "3m"])
+        .map(ToString::to_string)
+        .collect();
+    let mut images = vec![("image", operator)];
+    if let Some(agent) = agent {
+        images.push(("agent.image", agent));
+        args.extend(["--set".to_owned(), "agent.enabled=true".to_owned()]);
     }
-    run(place.helm(&args))?;
+    for (value, image) in images {
+        let (repository, tag) = image.rsplit_once(':').with_context(|| format!("image {image} has no tag"))?;
+        args.extend(["--set-string".to_owned(), format!("{value}.repository={repository}")]);
+        args.extend(["--set-string".to_owned(), format!("{value}.tag={tag}")]);
+    }
+    for pair in set {
+        args.extend(["--set".to_owned(), pair.clone()]);
+    }
+    run(place.helm(&args.iter().map(String::as_str).collect::<Vec<_>>()))?;
     step.done();
     Ok(())
 }
 
-/// The image on our own cluster, then the chart.
+/// The images on our own cluster, then the chart.
 ///
 /// # Errors
-/// When the image does not build or load, or the chart does not install.
-pub fn install_ours(handle: &Handle, set: &[String]) -> Result<OperatorImage> {
-    let image = build_image()?;
-    handle.load(&image.archive)?;
-    install(&Place::Ours(handle), &image.reference, set)?;
-    Ok(image)
+/// When an image does not build or load, or the chart does not install.
+pub fn install_ours(handle: &Handle, set: &[String]) -> Result<Images> {
+    let images = build_images()?;
+    handle.load(&images.operator.archive)?;
+    if let Some(agent) = &images.agent {
+        handle.load(&agent.archive)?;
+    }
+    let agent = images.agent.as_ref().map(|agent| agent.reference.as_str());
+    install(&Place::Ours(handle), &images.operator.reference, agent, set)?;
+    Ok(images)
 }
 
 fn run(mut command: Command) -> Result<()> {

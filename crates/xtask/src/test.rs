@@ -117,7 +117,7 @@ impl TestCommand {
         }
         if let Some(context) = &self.context {
             let place = Place::Context(context);
-            install::install(&place, self.image.as_deref().unwrap_or_default(), &[])?;
+            install::install(&place, self.image.as_deref().unwrap_or_default(), None, &[])?;
             return phase(&name, || {
                 let (apart, programs): (Vec<_>, Vec<_>) =
                     programs.iter().partition(|program| needs_our_cluster(program));
@@ -136,10 +136,11 @@ impl TestCommand {
         };
         let handle = cluster::ensure_up(&options)?;
         let place = Place::Ours(&handle);
-        let count = install::install_ours(&handle, &[]).and_then(|image| {
+        let count = install::install_ours(&handle, &[]).and_then(|images| {
             let traffic = install::build_traffic()?;
             phase(&name, || {
-                let commands = programs.iter().map(|program| place.program(program, network, &traffic, Some(&image)));
+                let commands =
+                    programs.iter().map(|program| place.program(program, network, &traffic, Some(&images.operator)));
                 self.run_all(commands.collect::<Result<_>>()?, &place)
             })
         });

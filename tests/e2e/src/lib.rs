@@ -28,5 +28,7 @@ pub use until::until;
 
 /// Where responses that may target anything are created.
 pub const RESPONSE_NAMESPACE: &str = "incident-response";
+/// Where the agents run.
+pub const AGENT_NAMESPACE: &str = "tourniquet-agent";
 /// Where the operator runs.
 pub const OPERATOR_NAMESPACE: &str = "tourniquet-system";

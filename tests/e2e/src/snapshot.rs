@@ -9,7 +9,7 @@ use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use similar::TextDiff;
 
-use crate::{Environment, OPERATOR_NAMESPACE};
+use crate::{AGENT_NAMESPACE, Environment, OPERATOR_NAMESPACE};
 
 /// Kinds that are left out, and why.
 pub const LEFT_OUT: [(&str, &str); 7] = [
@@ -30,7 +30,7 @@ pub const FIELDS_LEFT_OUT: &str = "status, metadata.resourceVersion, metadata.ge
 pub struct Snapshot(BTreeMap<String, Value>);
 
 impl Snapshot {
-    /// Every object of the cluster of which `wanted` says so, by its namespace; the operator's own namespace is left out.
+    /// Every object of the cluster of which `wanted` says so, by its namespace; the namespaces of operator and agents are left out.
     pub async fn take(client: &Client, wanted: impl Fn(Option<&str>) -> bool) -> Result<Self> {
         let discovery = Discovery::new(client.clone()).run().await.context("cannot discover the cluster's kinds")?;
         let mut objects = BTreeMap::new();
@@ -50,7 +50,7 @@ impl Snapshot {
                     .with_context(|| format!("cannot list {}", resource.plural))?;
                 for object in list.items {
                     let namespace = object.namespace();
-                    let of_operator = namespace.as_deref() == Some(OPERATOR_NAMESPACE);
+                    let of_operator = [OPERATOR_NAMESPACE, AGENT_NAMESPACE].map(Some).contains(&namespace.as_deref());
                     let is_response = resource.group == tourniquet_api::GROUP;
                     if of_operator || is_response || !wanted(namespace.as_deref()) {
                         continue;

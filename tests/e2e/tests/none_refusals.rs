@@ -64,7 +64,7 @@ fn a_pod_on_its_nodes_network() {
 #[test]
 fn a_pod_that_has_finished() {
     scenario("finished", |s| async move {
-        let more = json!({ "spec": { "restartPolicy": "Never", "containers": [{ "command": ["/traffic/traffic"] }] } });
+        let more = json!({ "spec": { "restartPolicy": "Never", "containers": [{ "command": ["/traffic/traffic", "nothing"] }] } });
         s.create_pod("done", more).await?;
         tourniquet_e2e::until("the pod has finished", Duration::from_secs(60), async || {
             let phase = s.get_pod("done").await?.status.and_then(|status| status.phase);

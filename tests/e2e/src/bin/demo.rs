@@ -127,7 +127,7 @@ async fn show(shop: &Scenario, examples: &Path) -> Result<()> {
     println!("Nothing: {} objects before, {} after, no difference.", before.len(), after.len());
     println!("Left out of the comparison:");
     println!("  {FIELDS_LEFT_OUT};");
-    println!("  the namespace of the operator, and the responses themselves;");
+    println!("  the namespaces of operator and agents, and the responses themselves;");
     for (kind, why) in LEFT_OUT {
         println!("  {kind}: {why}");
     }

@@ -1,0 +1,182 @@
+//! The agent carries a Containment out: in milliseconds, without a policy engine, and lets go without harm.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
+use kube::Client;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
+use kube::config::AuthInfo;
+use serde_json::json;
+use tourniquet_api::{Containment, ContainmentState, ContainmentStatus};
+use tourniquet_e2e::environment::config;
+use tourniquet_e2e::{AGENT_NAMESPACE, Scenario, TestPod, scenario, until};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Everything here takes milliseconds; the machine may be busy.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A Containment as the operator will make it, removed at the end of the test.
+struct Held {
+    api: Api<Containment>,
+    name: String,
+    asked: Timestamp,
+}
+
+impl Held {
+    async fn new(s: &Scenario, pod: &TestPod, ports: &[u16]) -> Result<Self> {
+        let node = s.get_pod(&pod.name).await?.spec.and_then(|spec| spec.node_name).context("the pod has no node")?;
+        let api: Api<Containment> = Api::namespaced(s.env.client.clone(), AGENT_NAMESPACE);
+        let containment: Containment = serde_json::from_value(json!({
+            "apiVersion": "internal.tourniquet.dev/v1alpha1", "kind": "Containment",
+            "metadata": { "name": pod.uid },
+            "spec": {
+                "pod": { "namespace": pod.namespace, "name": pod.name, "uid": pod.uid },
+                "nodeName": node, "probePorts": ports,
+                "holders": { "11111111-2222-3333-4444-555555555555": { "response": "e2e/test" } },
+            }
+        }))?;
+        let asked = Timestamp::now();
+        api.create(&PostParams::default(), &containment).await?;
+        Ok(Self { api, name: pod.uid.clone(), asked })
+    }
+
+    async fn status(&self) -> Result<ContainmentStatus> {
+        Ok(self.api.get(&self.name).await?.status.unwrap_or_default())
+    }
+
+    async fn becomes(&self, state: ContainmentState) -> Result<ContainmentStatus> {
+        let mut last = None;
+        let found = until("the containment's state", SOON, async || {
+            let status = self.status().await?;
+            last = Some(status.clone());
+            Ok(Some(status).filter(|status| status.state == state))
+        })
+        .await;
+        found.with_context(|| format!("wanted {state:?}, the last was {last:?}"))
+    }
+
+    /// Nobody holds it any more; returns the time of asking.
+    async fn let_go(&self) -> Result<Timestamp> {
+        let nobody = json!({ "spec": { "holders": null } });
+        let asked = Timestamp::now();
+        self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(&nobody)).await?;
+        Ok(asked)
+    }
+
+    async fn remove(&self) -> Result<()> {
+        self.api.delete(&self.name, &DeleteParams::default()).await?;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_pod_is_cut_off_in_both_directions_and_let_go() {
+    scenario("agent-cut", |s| async move {
+        let (web, peer) = tokio::try_join!(s.pod("web"), s.pod("peer"))?;
+        let inbound = s.attempts(&peer, &web).await?;
+        let outbound = s.attempts(&web, &peer).await?;
+        let stream = s.stream("tcp", &peer, &web).await?;
+        inbound.answered(Timestamp::UNIX_EPOCH, SOON).await?;
+        outbound.answered(Timestamp::UNIX_EPOCH, SOON).await?;
+
+        let held = Held::new(&s, &web, &[]).await?;
+        let status = held.becomes(ContainmentState::Cut).await?;
+        let cut = Timestamp::now();
+        ensure!(status.hooks.as_deref() == Some("Netdev") && status.network_namespace.is_some(), "{status:?}");
+        let refused = inbound.silent(held.asked, SECOND, SOON).await?.start;
+        inbound.stays_silent(cut, SECOND * 3).await?;
+        outbound.stays_silent(cut, SECOND * 3).await?;
+        // A flow that was open before has stopped as well.
+        ensure!(stream.echoes(cut, cut + SECOND * 3) == 0, "{} answers", stream.echoes(cut, cut + SECOND * 3));
+
+        let asked = held.let_go().await?;
+        held.becomes(ContainmentState::Lifted).await?;
+        let back = inbound.answered(asked, SOON).await?.end;
+        outbound.answered(asked, SOON).await?;
+        until("the open flow goes on", SOON, async || Ok(stream.last().filter(|last| *last > asked))).await?;
+        println!(
+            "created -> first refused {} ms, released -> first accepted {} ms",
+            refused.duration_since(held.asked).as_millis(),
+            back.duration_since(asked).as_millis()
+        );
+        held.remove().await
+    });
+}
+
+#[test]
+fn the_kubelets_probes_go_on_passing() {
+    scenario("agent-probes", |s| async move {
+        let probe = json!({ "httpGet": { "path": "/", "port": 8080 }, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 3 });
+        let (web, peer) = tokio::try_join!(
+            s.pod_with("web", json!({ "spec": { "containers": [{ "livenessProbe": probe }] } })),
+            s.pod("peer")
+        )?;
+        let inbound = s.attempts(&peer, &web).await?;
+        let held = Held::new(&s, &web, &[8080]).await?;
+        held.becomes(ContainmentState::Cut).await?;
+
+        inbound.stays_silent(Timestamp::now(), SECOND * 30).await?;
+        let restarts = s.restarts("web").await?;
+        ensure!(restarts == 0, "restarted {restarts} times");
+        held.let_go().await?;
+        held.becomes(ContainmentState::Lifted).await?;
+        held.remove().await
+    });
+}
+
+#[test]
+fn a_pod_on_its_nodes_network_is_left_alone() {
+    scenario("agent-host", |s| async move {
+        let more = json!({ "spec": { "hostNetwork": true, "containers": [{
+            "command": ["/traffic/traffic", "serve", "38081"], "ports": [{ "containerPort": 38081 }] }] } });
+        let host = s.pod_with("host", more).await?;
+        let held = Held::new(&s, &host, &[]).await?;
+        let status = held.becomes(ContainmentState::Failed).await?;
+        ensure!(status.message.as_deref().is_some_and(|message| message.contains("node's own network")), "{status:?}");
+        held.remove().await
+    });
+}
+
+#[test]
+fn a_containment_that_is_taken_away_sets_nobody_free() {
+    scenario("agent-orphan", |s| async move {
+        let (web, peer) = tokio::try_join!(s.pod("web"), s.pod("peer"))?;
+        let inbound = s.attempts(&peer, &web).await?;
+        let held = Held::new(&s, &web, &[]).await?;
+        held.becomes(ContainmentState::Cut).await?;
+
+        held.remove().await?;
+        inbound.stays_silent(Timestamp::now(), SECOND * 3).await?;
+
+        // Made again, and let go in order.
+        let again = Held::new(&s, &web, &[]).await?;
+        again.becomes(ContainmentState::Cut).await?;
+        let asked = again.let_go().await?;
+        inbound.answered(asked, SOON).await?;
+        again.remove().await
+    });
+}
+
+#[test]
+fn an_agent_writes_nothing_of_another_nodes() {
+    scenario("agent-other", |s| async move {
+        let web = s.pod("web").await?;
+        let held = Held::new(&s, &web, &[]).await?;
+        held.becomes(ContainmentState::Cut).await?;
+        // A token as an agent on another node would have it: bound to no node at all, or to a node of another name.
+        let token = ["--namespace", AGENT_NAMESPACE, "create", "token", "tourniquet-agent"];
+        let token = s.env.kubectl_output(&token).await?;
+        let mut config = config(&s.env.context).await?;
+        config.auth_info = AuthInfo { token: Some(token.trim().to_owned().into()), ..AuthInfo::default() };
+        let api: Api<Containment> = Api::namespaced(Client::try_from(config)?, AGENT_NAMESPACE);
+        let mut forged = held.api.get(&held.name).await?;
+        forged.status = Some(ContainmentStatus { state: ContainmentState::Lifted, ..ContainmentStatus::default() });
+        let refused =
+            api.replace_status(&held.name, &PostParams::default(), &forged).await.expect_err("it is another node's");
+        ensure!(refused.to_string().contains("its own node's Containments only"), "{refused}");
+        held.let_go().await?;
+        held.becomes(ContainmentState::Lifted).await?;
+        held.remove().await
+    });
+}
