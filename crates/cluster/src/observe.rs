@@ -7,12 +7,13 @@ use futures::future::try_join_all;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ServiceReference, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::Value;
+use tourniquet_api::Containment;
 use tourniquet_response::{
     AdmissionBackend, CiliumEndpoint, ClusterwidePolicy, Kind, Observation, Read, Unread, World,
 };
@@ -78,6 +79,18 @@ impl Cluster {
                 let policy = existing(within(api.get(name)).await)
                     .map_err(|cause| Error::request("read", format_args!("{} {name}", resource.kind), cause))?;
                 Observation::ClusterwidePolicy(policy.map(clusterwide_policy))
+            }
+            Read::Containment { namespace, name } => {
+                let api: Api<Containment> = Api::namespaced(self.client.clone(), namespace);
+                let containment = existing(within(api.get(name)).await)
+                    .map_err(|cause| Error::request("read", format_args!("Containment {namespace}/{name}"), cause))?;
+                Observation::Containment(containment.map(Box::new))
+            }
+            Read::Node { name } => {
+                let api: Api<Node> = Api::all(self.client.clone());
+                let node = existing(within(api.get(name)).await)
+                    .map_err(|cause| Error::request("read", format_args!("Node {name}"), cause))?;
+                Observation::Node(node.map(Box::new))
             }
             Read::AdmissionBackends { namespace } => {
                 Observation::AdmissionBackends(self.admission_backends(namespace).await?)

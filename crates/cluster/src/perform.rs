@@ -38,8 +38,8 @@ impl Cluster {
                     Err(error) => Err(Cause::Transport(error.to_string())),
                 }
             }
-            Effect::Delete { .. } => {
-                let preconditions = Preconditions { uid: object.uid.clone(), resource_version: None };
+            Effect::Delete { version, .. } => {
+                let preconditions = Preconditions { uid: object.uid.clone(), resource_version: version.clone() };
                 let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
                 within(api.delete(&object.name, &parameters)).await.map(drop)
             }

@@ -34,6 +34,9 @@ struct Options {
     /// The operator's own namespace: never acted on, or nobody could undo it
     #[arg(long, env = "TOURNIQUET_NAMESPACE", default_value = "tourniquet-system")]
     namespace: String,
+    /// Where operator and agents meet; empty: there are no agents
+    #[arg(long, env = "TOURNIQUET_AGENT_NAMESPACE", default_value = "")]
+    agent_namespace: String,
     /// Where /healthz and /readyz are served
     #[arg(long, env = "TOURNIQUET_HEALTH_ADDRESS", default_value = "[::]:8080")]
     health_address: SocketAddr,
@@ -48,6 +51,7 @@ async fn main() -> ExitCode {
         response_namespace: options.response_namespace,
         protected_namespaces: options.protected_namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
         own_namespace: options.namespace,
+        agent_namespace: Some(options.agent_namespace).filter(|namespace| !namespace.is_empty()),
     };
     let client = match tourniquet_cluster::client().await {
         Ok(client) => client,

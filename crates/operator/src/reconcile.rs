@@ -101,7 +101,7 @@ async fn reconcile_unreadable(invalid: &InvalidObject, cx: &Context) -> Result<A
     if stored.metadata.deletion_timestamp.is_some() && ours {
         let mut world = World::new(jiff::Timestamp::now());
         let effects = loop {
-            match undo_unreadable(&stored.metadata, status, &world) {
+            match undo_unreadable(&stored.metadata, status, &world, &cx.settings) {
                 Ok(effects) => break effects,
                 Err(unread) => cx.cluster.observe(unread, &mut world).await?,
             }

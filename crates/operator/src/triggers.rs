@@ -21,11 +21,12 @@ const NOT_SERVED: Duration = Duration::from_secs(60);
 
 /// The kinds that are watched, and the label that is asked for. Of network policies all are: where policies only add up,
 /// somebody else's can open what we closed.
-fn kinds() -> [(ApiResource, Option<&'static str>); 4] {
+fn kinds() -> [(ApiResource, Option<&'static str>); 5] {
     let kind = |group: &str, version: &str, kind: &str, plural: &str| {
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
     };
     [
+        (kind("internal.tourniquet.dev", "v1alpha1", "Containment", "containments"), None),
         (kind("", "v1", "Pod", "pods"), Some(names::CONTAINED_LABEL)),
         (kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"), None),
         (kind("cilium.io", "v2", "CiliumEndpoint", "ciliumendpoints"), Some(names::CONTAINED_LABEL)),
@@ -106,6 +107,10 @@ fn concerned(
     let name = object.name_any();
     let is_policy = kind == "NetworkPolicy";
     let is_concerned = |response: &IncidentResponse| match of {
+        // Named by the pod's UID.
+        None if kind == "Containment" => {
+            response.status.iter().flat_map(|status| &status.targets).any(|target| target.uid == name)
+        }
         Some(uid) => response.metadata.uid.as_ref() == Some(uid),
         // Somebody else's policy concerns every target of its namespace; a pod or its endpoint, the target of its name.
         None => response

@@ -49,6 +49,8 @@ pub(crate) struct Context<'a> {
     pub(crate) response_name: &'a str,
     /// The target, pinned when the response was accepted.
     pub(crate) target: &'a PinnedTarget,
+    /// Where operator and agents meet; none where there are no agents.
+    pub(crate) agent: Option<&'a str>,
     /// What was reported of this target before.
     pub(crate) before: Option<&'a TargetResult>,
     /// Since when everything is in place: what is seen before that is no verdict.

@@ -13,6 +13,8 @@ pub enum Kind {
     NetworkPolicy,
     /// Cilium's cluster-wide policy, which has a deny tier.
     CiliumClusterwideNetworkPolicy,
+    /// What the agent on a node is asked for.
+    Containment,
 }
 
 impl Kind {
@@ -23,6 +25,7 @@ impl Kind {
             Self::Pod => "v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
             Self::CiliumClusterwideNetworkPolicy => "cilium.io/v2",
+            Self::Containment => "internal.tourniquet.dev/v1alpha1",
         }
     }
 
@@ -33,6 +36,7 @@ impl Kind {
             Self::Pod => "Pod",
             Self::NetworkPolicy => "NetworkPolicy",
             Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Self::Containment => "Containment",
         }
     }
 
@@ -43,6 +47,7 @@ impl Kind {
             Self::Pod => "pods",
             Self::NetworkPolicy => "networkpolicies",
             Self::CiliumClusterwideNetworkPolicy => "ciliumclusterwidenetworkpolicies",
+            Self::Containment => "containments",
         }
     }
 }
@@ -123,6 +128,8 @@ pub enum Effect {
     Delete {
         /// The object.
         object: ObjectRef,
+        /// Only this version of it, where a newer one may matter to somebody else.
+        version: Option<String>,
     },
 }
 
@@ -134,7 +141,7 @@ impl Effect {
             Self::Apply { object, .. }
             | Self::Withdraw { object, .. }
             | Self::Put { object, .. }
-            | Self::Delete { object } => object,
+            | Self::Delete { object, .. } => object,
         }
     }
 

@@ -100,8 +100,13 @@ pub fn pass(response: &IncidentResponse, world: &World, settings: &Settings) -> 
     pass.status.target = Some(status::describe_target(response));
     pass.status.expires_at = status::expires_at(response).map(Time);
 
-    let look =
-        Look { response, world, uid: response.metadata.uid.as_deref().unwrap_or_default(), name: full_name(response) };
+    let look = Look {
+        response,
+        world,
+        agent: settings.agent_namespace.as_deref(),
+        uid: response.metadata.uid.as_deref().unwrap_or_default(),
+        name: full_name(response),
+    };
     match pass.phase {
         Phase::Unaccepted | Phase::Refused | Phase::Released => {}
         Phase::Planned => look.plan_only(&mut pass)?,
@@ -143,6 +148,7 @@ fn expired(response: &IncidentResponse, now: jiff::Timestamp) -> bool {
 struct Look<'a> {
     response: &'a IncidentResponse,
     world: &'a World,
+    agent: Option<&'a str>,
     uid: &'a str,
     name: String,
 }
@@ -154,6 +160,7 @@ impl Look<'_> {
             response_uid: self.uid,
             response_name: &self.name,
             target,
+            agent: self.agent,
             before,
             applied_at: before.and_then(|before| before.applied_at.as_ref()).map_or(self.world.now, |at| at.0),
         }

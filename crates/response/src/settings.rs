@@ -11,6 +11,8 @@ pub struct Settings {
     pub protected_namespaces: BTreeSet<String>,
     /// Where the operator itself runs. Never acted on, whatever is overridden: cut off, it could not undo.
     pub own_namespace: String,
+    /// Where operator and agents meet. None: there are no agents, and policies are all there is.
+    pub agent_namespace: Option<String>,
 }
 
 impl Default for Settings {
@@ -19,6 +21,7 @@ impl Default for Settings {
             response_namespace: "incident-response".to_owned(),
             protected_namespaces: ["kube-system", "tourniquet-system"].map(String::from).into(),
             own_namespace: "tourniquet-system".to_owned(),
+            agent_namespace: None,
         }
     }
 }

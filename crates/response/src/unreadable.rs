@@ -12,6 +12,7 @@ use tourniquet_api::PinnedTarget;
 use crate::action::{ACTIONS, Context};
 use crate::conditions::{Conditions, Is, is_true};
 use crate::effect::Effect;
+use crate::settings::Settings;
 use crate::world::{Unread, World};
 
 /// A parser's message can hold the whole object.
@@ -44,7 +45,12 @@ pub fn mark_unreadable(status: &Value, error: &str, generation: Option<i64>, now
 ///
 /// # Errors
 /// [`Unread`] names what has to be looked at first.
-pub fn undo_unreadable(metadata: &ObjectMeta, status: &Value, world: &World) -> Result<Vec<Effect>, Unread> {
+pub fn undo_unreadable(
+    metadata: &ObjectMeta,
+    status: &Value,
+    world: &World,
+    settings: &Settings,
+) -> Result<Vec<Effect>, Unread> {
     let uid = metadata.uid.as_deref().unwrap_or_default();
     let name = format!(
         "{}/{}",
@@ -59,6 +65,7 @@ pub fn undo_unreadable(metadata: &ObjectMeta, status: &Value, world: &World) -> 
                 response_uid: uid,
                 response_name: &name,
                 target: &target,
+                agent: settings.agent_namespace.as_deref(),
                 before: None,
                 applied_at: world.now,
             };

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::Value;
-use tourniquet_api::Answer;
+use tourniquet_api::{Answer, Containment};
 
 /// Something to look at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +23,10 @@ pub enum Read {
     CiliumEndpoint { namespace: String, name: String },
     /// A cluster-wide policy of Cilium.
     ClusterwidePolicy { name: String },
+    /// What the agent on a pod's node is asked for, and what it says.
+    Containment { namespace: String, name: String },
+    /// A node.
+    Node { name: String },
     /// The Services in a namespace that the API server itself depends on.
     AdmissionBackends { namespace: String },
     /// All other responses, read afresh: a release must not miss one that was created a moment ago.
@@ -42,6 +46,8 @@ pub enum Observation {
     NetworkPolicies(Vec<NetworkPolicy>),
     CiliumEndpoint(Option<CiliumEndpoint>),
     ClusterwidePolicy(Option<ClusterwidePolicy>),
+    Containment(Option<Box<Containment>>),
+    Node(Option<Box<Node>>),
     AdmissionBackends(Vec<AdmissionBackend>),
     Responses(Vec<PeerResponse>),
     Control(Answer),
@@ -161,6 +167,8 @@ impl World {
     accessor!(network_policies(namespace: &str) -> NetworkPolicies as &[NetworkPolicy]: value => value);
     accessor!(cilium_endpoint(namespace: &str, name: &str) -> CiliumEndpoint as Option<&CiliumEndpoint>: value => value.as_ref());
     accessor!(clusterwide_policy(name: &str) -> ClusterwidePolicy as Option<&ClusterwidePolicy>: value => value.as_ref());
+    accessor!(containment(namespace: &str, name: &str) -> Containment as Option<&Containment>: value => value.as_deref());
+    accessor!(node(name: &str) -> Node as Option<&Node>: value => value.as_deref());
     accessor!(admission_backends(namespace: &str) -> AdmissionBackends as &[AdmissionBackend]: value => value);
     accessor!(control(address: &SocketAddr) -> Control as Answer: value => *value);
     accessor!(reach(address: &SocketAddr) -> Reach as Option<Reach>: value => *value);

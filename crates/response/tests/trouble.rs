@@ -96,7 +96,7 @@ fn an_object_that_cannot_be_read_is_undone_all_the_same() {
     let status = json!(scene.response.status);
     let mut world = World::new(noon());
     let effects: Vec<Effect> = loop {
-        match undo_unreadable(&scene.response.metadata, &status, &world) {
+        match undo_unreadable(&scene.response.metadata, &status, &world, &scene.settings) {
             Ok(effects) => break effects,
             Err(unread) => world.observed.extend(unread.0.into_iter().map(|read| {
                 let seen = scene.see(&read);

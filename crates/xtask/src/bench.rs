@@ -37,9 +37,10 @@ impl BenchCommand {
             ..cluster::Options::default()
         };
         let handle = cluster::ensure_up(&options)?;
-        install::install_ours(&handle, &[])?;
+        // Policies only: it is their timing that is measured.
+        install::install_ours(&handle, false, &[])?;
         let status = Place::Ours(&handle)
-            .program(&program, Network::Cilium, &traffic, None)?
+            .program(&program, Network::Cilium, false, &traffic, None)?
             .arg(rounds.to_string())
             .stdin(Stdio::null())
             .status()

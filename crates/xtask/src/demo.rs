@@ -38,11 +38,11 @@ impl DemoCommand {
         } else {
             let options = cluster::Options { network: Some(Network::Cilium), ..cluster::Options::default() };
             handle = cluster::ensure_up(&options)?;
-            install::install_ours(&handle, &[])?;
+            install::install_ours(&handle, true, &[])?;
             Place::Ours(&handle)
         };
         let status = place
-            .program(&program, Network::Cilium, &traffic, None)?
+            .program(&program, Network::Cilium, self.context.is_none(), &traffic, None)?
             .arg(workspace().join("examples"))
             .stdin(Stdio::null())
             .status()

@@ -37,8 +37,8 @@ pub struct Image {
 pub struct Images {
     /// The operator's.
     pub operator: Image,
-    /// The agent's; none on somebody else's cluster, where it is off.
-    pub agent: Option<Image>,
+    /// The agent's.
+    pub agent: Image,
 }
 
 /// Builds operator and agent for this machine's architecture and puts each into an image: one static program and nothing else.
@@ -62,7 +62,7 @@ pub fn build_images() -> Result<Images> {
     let (operator, operator_size) = image(&programs, "operator", "65532:65532")?;
     let (agent, agent_size) = image(&programs, "agent", "0:0")?;
     step.done_with(format_args!("images of {} and {} MiB", mebibytes(operator_size), mebibytes(agent_size)));
-    Ok(Images { operator, agent: Some(agent) })
+    Ok(Images { operator, agent })
 }
 
 fn image(programs: &Path, name: &str, user: &str) -> Result<(Image, u64)> {
@@ -175,6 +175,7 @@ impl Place<'_> {
         &self,
         program: &Path,
         network: Network,
+        agents: bool,
         traffic: &Path,
         operator: Option<&Image>,
     ) -> Result<Command> {
@@ -191,6 +192,9 @@ impl Place<'_> {
             .env("TOURNIQUET_NETWORK", network.to_string())
             .env("TOURNIQUET_WORKLOAD", image)
             .env("TOURNIQUET_TRAFFIC", traffic);
+        if agents {
+            command.env("TOURNIQUET_AGENTS", "1");
+        }
         if let Some(operator) = operator {
             command.env("TOURNIQUET_OPERATOR", &operator.program);
         }
@@ -248,8 +252,8 @@ pub fn install(place: &Place<'_>, operator: &str, agent: Option<&str>, set: &[St
     let mut images = vec![("image", operator)];
     if let Some(agent) = agent {
         images.push(("agent.image", agent));
-        args.extend(["--set".to_owned(), "agent.enabled=true".to_owned()]);
     }
+    args.extend(["--set".to_owned(), format!("agent.enabled={}", agent.is_some())]);
     for (value, image) in images {
         let (repository, tag) = image.rsplit_once(':').with_context(|| format!("image {image} has no tag"))?;
         args.extend(["--set-string".to_owned(), format!("{value}.repository={repository}")]);
@@ -263,17 +267,15 @@ pub fn install(place: &Place<'_>, operator: &str, agent: Option<&str>, set: &[St
     Ok(())
 }
 
-/// The images on our own cluster, then the chart.
+/// The images on our own cluster, then the chart, with agents or with policies only.
 ///
 /// # Errors
 /// When an image does not build or load, or the chart does not install.
-pub fn install_ours(handle: &Handle, set: &[String]) -> Result<Images> {
+pub fn install_ours(handle: &Handle, agents: bool, set: &[String]) -> Result<Images> {
     let images = build_images()?;
     handle.load(&images.operator.archive)?;
-    if let Some(agent) = &images.agent {
-        handle.load(&agent.archive)?;
-    }
-    let agent = images.agent.as_ref().map(|agent| agent.reference.as_str());
+    handle.load(&images.agent.archive)?;
+    let agent = agents.then_some(images.agent.reference.as_str());
     install(&Place::Ours(handle), &images.operator.reference, agent, set)?;
     Ok(images)
 }

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    cluster::{self, Network, base, workspace},
+    cluster::{self, Handle, Network, base, workspace},
     generate,
     install::{self, NAMESPACE, Place},
     lifecycle,
@@ -122,10 +122,11 @@ impl TestCommand {
                 let (apart, programs): (Vec<_>, Vec<_>) =
                     programs.iter().partition(|program| needs_our_cluster(program));
                 for program in apart {
-                    println!("not run on --context, it needs the node's processes: {}", program.display());
+                    println!("not run on --context, it needs the node's processes or our agent: {}", program.display());
                 }
                 let traffic = install::build_traffic()?;
-                let commands = programs.into_iter().map(|program| place.program(program, network, &traffic, None));
+                let commands =
+                    programs.into_iter().map(|program| place.program(program, network, false, &traffic, None));
                 self.run_all(commands.collect::<Result<_>>()?, &place)
             });
         }
@@ -135,19 +136,33 @@ impl TestCommand {
             profile: Some(cluster::Profile::Default),
         };
         let handle = cluster::ensure_up(&options)?;
-        let place = Place::Ours(&handle);
-        let count = install::install_ours(&handle, &[]).and_then(|images| {
-            let traffic = install::build_traffic()?;
-            phase(&name, || {
-                let commands =
-                    programs.iter().map(|program| place.program(program, network, &traffic, Some(&images.operator)));
-                self.run_all(commands.collect::<Result<_>>()?, &place)
-            })
-        });
+        let count = self.rounds(&programs, network, &handle);
         if !self.keep {
             cluster::down(&options.name)?;
         }
         count
+    }
+
+    /// First with policies only, then with agents: programs say in their names which they want.
+    fn rounds(&self, programs: &[PathBuf], network: Network, handle: &Handle) -> Result<Count> {
+        let place = Place::Ours(handle);
+        let traffic = install::build_traffic()?;
+        let mut count = Count::default();
+        for agents in [false, true] {
+            let programs: Vec<&PathBuf> = programs.iter().filter(|program| wants_agents(program) == agents).collect();
+            if programs.is_empty() {
+                continue;
+            }
+            let images = install::install_ours(handle, agents, &[])?;
+            let what = if agents { "agents" } else { "policies only" };
+            count += phase(&format!("end-to-end tests, network {network}, {what}"), || {
+                let commands = programs
+                    .iter()
+                    .map(|program| place.program(program, network, agents, &traffic, Some(&images.operator)));
+                self.run_all(commands.collect::<Result<_>>()?, &place)
+            })?;
+        }
+        Ok(count)
     }
 
     fn run_all(&self, commands: Vec<Command>, place: &Place<'_>) -> Result<Count> {
@@ -163,9 +178,13 @@ impl TestCommand {
     }
 }
 
-/// Tests that run an operator of their own do so in a pod's network namespace.
+/// Tests that run an operator of their own do so in a pod's network namespace; agents are not on by themselves elsewhere.
 fn needs_our_cluster(program: &Path) -> bool {
-    program.file_name().is_some_and(|name| name.to_string_lossy().contains("crash"))
+    program.file_name().is_some_and(|name| name.to_string_lossy().contains("crash")) || wants_agents(program)
+}
+
+fn wants_agents(program: &Path) -> bool {
+    program.file_name().is_some_and(|name| name.to_string_lossy().contains("_agent"))
 }
 
 /// What a responder of the tests wants to see first.

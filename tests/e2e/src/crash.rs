@@ -27,7 +27,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use crate::environment::config;
-use crate::{OPERATOR_NAMESPACE, Scenario, TestPod, until};
+use crate::{AGENT_NAMESPACE, OPERATOR_NAMESPACE, Scenario, TestPod, until};
 
 const DEPLOYMENT: &str = "tourniquet-operator";
 /// The node's address in our clusters: pods reach it, also those that run nothing.
@@ -143,6 +143,7 @@ impl Operator {
             .arg(program)
             .env("KUBECONFIG", &file)
             .env("TOURNIQUET_HEALTH_ADDRESS", "127.0.0.1:0")
+            .env("TOURNIQUET_AGENT_NAMESPACE", if scenario.env.agents { AGENT_NAMESPACE } else { "" })
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .kill_on_drop(true)

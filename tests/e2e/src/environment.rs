@@ -20,6 +20,8 @@ pub struct Environment {
     pub traffic: PathBuf,
     /// The operator's own program. Absent on a cluster that is not ours: run beside it, the operator could not reach the pods.
     pub operator: Option<PathBuf>,
+    /// Whether the operator works with agents.
+    pub agents: bool,
     /// Cilium's custom resource definitions.
     pub cilium_crds: Option<PathBuf>,
 }
@@ -39,6 +41,7 @@ impl Environment {
             traffic: path("TOURNIQUET_TRAFFIC")
                 .context("TOURNIQUET_TRAFFIC is not set; run this through cargo xtask")?,
             operator: path("TOURNIQUET_OPERATOR"),
+            agents: path("TOURNIQUET_AGENTS").is_some(),
             cilium_crds: path("TOURNIQUET_CILIUM_CRDS"),
         })
     }

@@ -10,6 +10,7 @@
 #![allow(missing_docs, reason = "names of fixtures are their documentation; what is not obvious is documented")]
 
 pub mod crash;
+pub mod cut;
 pub mod environment;
 pub mod pods;
 pub mod responses;

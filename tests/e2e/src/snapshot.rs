@@ -8,6 +8,7 @@ use kube::discovery::{Discovery, Scope, verbs};
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use similar::TextDiff;
+use tourniquet_api::Containment;
 
 use crate::{AGENT_NAMESPACE, Environment, OPERATOR_NAMESPACE};
 
@@ -123,7 +124,7 @@ fn stripped(object: &DynamicObject) -> Value {
     value
 }
 
-/// Traces of one response: its policies, and pods that carry its label.
+/// Traces of one response: its policies, pods that carry its label, and Containments that it holds.
 pub async fn traces(env: &Environment, response_uid: &str) -> Result<Vec<String>> {
     let ours = format!("{}={response_uid}", tourniquet_api::names::RESPONSE_LABEL);
     let label = tourniquet_api::names::isolation_label(response_uid);
@@ -142,6 +143,12 @@ pub async fn traces(env: &Environment, response_uid: &str) -> Result<Vec<String>
         let not_served = error.contains("doesn't have a resource type");
         anyhow::ensure!(output.status.success() || not_served, "kubectl get {resource}: {error}");
         found.extend(text.lines().map(str::to_owned));
+    }
+    let containments: Api<Containment> = Api::namespaced(env.client.clone(), AGENT_NAMESPACE);
+    for containment in containments.list(&ListParams::default()).await? {
+        if containment.spec.holders.contains_key(response_uid) {
+            found.push(format!("containment/{}", containment.name_any()));
+        }
     }
     Ok(found)
 }

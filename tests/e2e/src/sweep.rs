@@ -38,6 +38,8 @@ impl Schedule {
             format!("/{}", self.response.name),
             format!("/{}", names::policy(&self.response.uid)),
             format!("/{}", self.pod.name),
+            // Its Containment.
+            format!("/{}", self.pod.uid),
         ];
         CrashAt { write: self.write, side: self.side, paths }
     }

@@ -3,6 +3,7 @@
 //! Cilium's deny tier where Cilium serves the pod, a network policy everywhere. What is claimed follows observation: the
 //! engine's own report for this pod, and the operator's own connection attempts before and after.
 
+mod containment;
 mod policies;
 mod verdict;
 
@@ -12,7 +13,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use tourniquet_api::{Assurance, Direction, Outcome, Probe, Verb, names};
 
-use self::verdict::{Engine, Seen, judge, residual};
+use self::verdict::{CUT, Engine, Seen, cut_residual, judge, residual, with_agent};
 use crate::action::{Act, Assessment, Context, Plan, Undo};
 use crate::effect::Effect;
 use crate::rbac::rule;
@@ -35,6 +36,9 @@ impl Act for Isolate {
         // An apply that creates is a patch and a create; what replaces is an update.
         let own = ["get", "list", "watch", "create", "patch", "update", "delete"];
         vec![
+            rule("internal.tourniquet.dev", &["containments"], &["get", "list", "watch", "create", "patch", "delete"]),
+            // Whether the node is gone for good, whose agent would have to lift a cut.
+            rule("", &["nodes"], &["get"]),
             rule("", &["pods"], &["get", "list", "watch", "patch"]),
             rule("networking.k8s.io", &["networkpolicies"], &own),
             rule("cilium.io", &["ciliumclusterwidenetworkpolicies"], &own),
@@ -44,13 +48,15 @@ impl Act for Isolate {
 
     fn reads(&self, cx: &Context<'_>) -> Vec<Read> {
         let (namespace, name) = place(cx);
-        vec![
+        let mut reads = containment::reads(cx);
+        reads.extend([
             Read::Pod { namespace: namespace.into(), name: name.into() },
             Read::NetworkPolicy { namespace: namespace.into(), name: names::policy(cx.response_uid) },
             Read::NetworkPolicies { namespace: namespace.into() },
             Read::CiliumEndpoint { namespace: namespace.into(), name: name.into() },
             Read::ClusterwidePolicy { name: names::policy(cx.response_uid) },
-        ]
+        ]);
+        reads
     }
 
     fn plan(&self, cx: &Context<'_>) -> Result<Plan, Unread> {
@@ -59,13 +65,16 @@ impl Act for Isolate {
             return Ok(Plan::default());
         }
         let name = names::policy(cx.response_uid);
-        let mut effects = Vec::new();
+        // The cut first: it takes milliseconds.
+        let mut effects = containment::join(cx, pod)?;
         // Policies before labels: from the moment of a label change Cilium skips policy changes for half a minute.
         if endpoint_serves(cx)? {
             effects.extend(policies::put_clusterwide(cx, cx.world.clusterwide_policy(&name)?));
         }
         effects.extend(policies::put_network_policy(cx, cx.world.network_policy(place(cx).0, &name)?));
-        effects.extend(policies::put_labels(cx, pod));
+        if containment::label_is_due(cx, pod)? || policies::is_labelled(cx, pod) {
+            effects.extend(policies::put_labels(cx, pod));
+        }
 
         let mut probes: Vec<Probe> = cx.before.map(|before| before.probes.clone()).unwrap_or_default();
         // A control that comes after an effect proves nothing, so only the first plan makes one.
@@ -131,13 +140,18 @@ impl Act for Isolate {
             before: cx.before,
             pod: &name,
         });
+        let verdict = with_agent(cx, pod, verdict, after)?;
         assessment.outcome = verdict.outcome;
         assessment.reason = verdict.reason;
         assessment.message = verdict.message;
         assessment.assurance = verdict.assurance;
         assessment.contained = Some(verdict.contained);
         assessment.again_after = verdict.again_after;
-        assessment.residual = residual(&name, engine, verdict.contained);
+        assessment.residual = if verdict.reason == CUT {
+            cut_residual(&name, containment::of(cx)?)
+        } else {
+            residual(&name, engine, verdict.contained)
+        };
         Ok(assessment)
     }
 
@@ -170,7 +184,7 @@ impl Act for Isolate {
             if policy.terminating {
                 undo.blocked.get_or_insert(policies::kept_by(&object, &policy.finalizers));
             } else {
-                undo.effects.push(Effect::Delete { object });
+                undo.effects.push(Effect::Delete { object, version: None });
             }
         }
         if let Some(policy) = cx.world.network_policy(place(cx).0, &name)? {
@@ -179,11 +193,15 @@ impl Act for Isolate {
                 let finalizers = policy.metadata.finalizers.as_deref().unwrap_or_default();
                 undo.blocked.get_or_insert(policies::kept_by(&object, finalizers));
             } else {
-                undo.effects.push(Effect::Delete { object });
+                undo.effects.push(Effect::Delete { object, version: None });
             }
         }
         if let Some(pod) = pod {
             undo.effects.extend(policies::withdraw_labels(cx, pod));
+        }
+        // The cut last, when nothing else of ours is there any more: until then it is what holds.
+        if undo.effects.is_empty() && undo.blocked.is_none() {
+            containment::leave(cx, &mut undo)?;
         }
         Ok(undo)
     }
@@ -257,6 +275,9 @@ fn engine(cx: &Context<'_>, response_uid: &str, was_in_force: bool) -> Result<En
 
 /// Whether another response holds the pod, as far as anybody reports: in force where the engine says so, else in place.
 fn holds(cx: &Context<'_>, pod: &Pod, response_uid: &str, was_in_force: bool) -> Result<bool, Unread> {
+    if containment::holds(cx, response_uid)? {
+        return Ok(true);
+    }
     match engine(cx, response_uid, was_in_force)? {
         Engine::Cilium { in_force, .. } => Ok(in_force),
         // A deny policy of ours says that Cilium served the pod: without its report, in place is not in force there.
@@ -276,6 +297,9 @@ fn in_place(cx: &Context<'_>, pod: &Pod, response_uid: &str) -> Result<bool, Unr
 /// Whether this response may be what holds the pod, so that letting go could open a gap. Unlike [`holds`] this errs on the
 /// side of yes: an endpoint whose labels have just changed is not `ready`, and enforces its present identity all the same.
 fn contributes(cx: &Context<'_>, pod: &Pod) -> Result<bool, Unread> {
+    if containment::holds(cx, cx.response_uid)? {
+        return Ok(true);
+    }
     if !endpoint_serves(cx)? {
         return in_place(cx, pod, cx.response_uid);
     }

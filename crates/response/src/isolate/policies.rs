@@ -154,6 +154,12 @@ pub(super) fn put_labels(cx: &Context<'_>, pod: &Pod) -> Option<Effect> {
     })
 }
 
+/// Whether our selecting label is on the pod, or was put there by us and taken off by somebody else.
+pub(super) fn is_labelled(cx: &Context<'_>, pod: &Pod) -> bool {
+    label(pod, &names::isolation_label(cx.response_uid)).is_some()
+        || !held_labels(pod, &names::field_manager(cx.response_uid)).is_empty()
+}
+
 /// What takes our labels off the pod; `None` when we hold nothing there.
 pub(super) fn withdraw_labels(cx: &Context<'_>, pod: &Pod) -> Option<Effect> {
     let manager = names::field_manager(cx.response_uid);

@@ -1,9 +1,13 @@
 //! What may be said of an isolated pod, from what was seen of it.
 
 use jiff::SignedDuration;
-use tourniquet_api::{Answer, Assurance, Outcome, Residual, TargetResult};
+use k8s_openapi::api::core::v1::Pod;
+use tourniquet_api::{Answer, Assurance, Containment, Outcome, Residual, TargetResult};
 
-use crate::action::Contained;
+use super::containment::{self, AGENT_ANSWERS, ALONE};
+use super::policies::is_labelled;
+use crate::action::{Contained, Context};
+use crate::world::Unread;
 
 /// How long Cilium may take before we say that it does not enforce. A new label takes up to 35 s by its default timing
 /// (a random wait of up to 30 s, then 5 s), and a change of labels meanwhile starts both again.
@@ -196,6 +200,116 @@ pub(super) fn judge(seen: &Seen<'_>) -> Verdict {
             },
         ),
     }
+}
+
+/// The reason of an isolation that the agent's cut holds.
+pub(super) const CUT: &str = "Cut";
+
+/// What may be said with what the agent says: a cut that was read back from the kernel is the stronger word. What the policies
+/// come to is said beside it.
+pub(super) fn with_agent(
+    cx: &Context<'_>,
+    pod: &Pod,
+    policies: Verdict,
+    after: Option<Answer>,
+) -> Result<Verdict, Unread> {
+    let name = format!("{}/{}", cx.target.namespace.as_deref().unwrap_or_default(), cx.target.name);
+    let Some(containment) = containment::of(cx)? else { return Ok(policies) };
+    let node = &containment.spec.node_name;
+    let status = containment.status.clone().unwrap_or_default();
+    let look_again = |verdict: Verdict, after: SignedDuration| Verdict {
+        again_after: [verdict.again_after, Some(after)].into_iter().flatten().min(),
+        ..verdict
+    };
+    if !containment::holds(cx, cx.response_uid)? {
+        let why = status.message.as_deref().unwrap_or("it has not answered yet");
+        let message = format!("{}; the agent on node {node} has not cut the pod off: {why}", policies.message);
+        let verdict = Verdict { message, ..policies };
+        return Ok(if cx.elapsed() < AGENT_ANSWERS {
+            look_again(verdict, AGENT_ANSWERS - cx.elapsed())
+        } else {
+            verdict
+        });
+    }
+    // The operator's own attempts lag behind the cut: one answered a moment ago says nothing of it.
+    if after.is_some_and(Answer::reached) && cx.elapsed() >= OTHERS_SETTLE {
+        return Ok(Verdict {
+            outcome: Outcome::Partial,
+            reason: "NotInForce",
+            message: format!(
+                "the agent reads the cut back from the kernel of node {node}, and pod {name} still answers the operator"
+            ),
+            assurance: Assurance::None,
+            contained: Contained::Open,
+            again_after: None,
+        });
+    }
+    let silent = after == Some(Answer::TimedOut);
+    let mut message =
+        format!("the agent on node {node} cut pod {name} off in its own network namespace, open connections included");
+    message +=
+        if silent { "; it answered the operator before and does not now" } else { "; read back from the kernel" };
+    message += match policies.contained {
+        Contained::Held => "; the policies are in force as well",
+        Contained::Unseen | Contained::Open => "; the policies are not in force, or nobody can see whether they are",
+    };
+    let verdict = Verdict {
+        outcome: Outcome::Done,
+        reason: CUT,
+        message,
+        assurance: if silent { Assurance::Probed } else { Assurance::KernelVerified },
+        contained: Contained::Held,
+        again_after: policies.again_after,
+    };
+    let alone = !is_labelled(cx, pod) && cx.elapsed() < ALONE;
+    Ok(if alone { look_again(verdict, ALONE - cx.elapsed()) } else { verdict })
+}
+
+/// What stays open of a pod that is cut off.
+pub(super) fn cut_residual(pod: &str, containment: Option<&Containment>) -> Vec<Residual> {
+    let mut residuals = vec![
+        Residual {
+            code: "EgressNotProbed".to_owned(),
+            severity: "Low".to_owned(),
+            message: format!(
+                "what pod {pod} can reach was not tried from inside it; the cut drops it in both directions"
+            ),
+            remedy: None,
+        },
+        Residual {
+            code: "NodeCanStillReach".to_owned(),
+            severity: "Low".to_owned(),
+            message: format!(
+                "pod {pod}'s own node can still open connections to the ports of its probes: the kubelet does"
+            ),
+            remedy: None,
+        },
+    ];
+    let status = containment.and_then(|containment| containment.status.as_ref());
+    if status.is_some_and(|status| status.hooks.as_deref() == Some("Inet")) {
+        residuals.push(Residual {
+            code: "RawSocketsOpen".to_owned(),
+            severity: "Medium".to_owned(),
+            message: format!(
+                "the node's kernel is older than 5.16: what pod {pod} sends on raw packet sockets is not stopped"
+            ),
+            remedy: Some("cut the node's port off, or delete the pod when its memory is not needed".to_owned()),
+        });
+    }
+    if let Some(status) = status.filter(|status| status.restored > 0) {
+        residuals.push(Residual {
+            code: "CutTamperedWith".to_owned(),
+            severity: "High".to_owned(),
+            message: format!(
+                "something in pod {pod} changed the cut {} times; the agent put it back each time",
+                status.restored
+            ),
+            remedy: Some(
+                "it has CAP_NET_ADMIN: stop its processes, or delete the pod when its memory is not needed".to_owned(),
+            ),
+        });
+    }
+    residuals
 }
 
 /// What stays open, so that nobody believes more than is true.

@@ -113,7 +113,7 @@ impl Sim {
             Effect::Apply { object: pod, manager, fields } => self.apply(pod, manager, &fields["metadata"]["labels"]),
             Effect::Withdraw { object: pod, manager } => self.apply(pod, manager, &json!({})),
             Effect::Put { object: of, manifest, .. } => self.put(of, manifest),
-            Effect::Delete { object: of } => {
+            Effect::Delete { object: of, .. } => {
                 self.delete(of);
                 Ok(())
             }
@@ -192,7 +192,7 @@ impl Sim {
             Kind::CiliumClusterwideNetworkPolicy => self.policies.clusterwide.retain(|name, policy| {
                 *name != of.name || policy.manifest["metadata"]["uid"].as_str() != of.uid.as_deref()
             }),
-            Kind::Pod => panic!("nothing deletes a pod"),
+            Kind::Pod | Kind::Containment => panic!("nothing deletes {of}"),
         }
     }
 }

@@ -223,6 +223,8 @@ impl Sim {
                 Observation::ClusterwidePolicy(self.policies.clusterwide.get(name).map(Clusterwide::shown))
             }
             Read::AdmissionBackends { .. } => Observation::AdmissionBackends(Vec::new()),
+            Read::Containment { .. } => Observation::Containment(None),
+            Read::Node { .. } => Observation::Node(None),
             Read::Responses => Observation::Responses(self.peers()),
             Read::Control { address } => Observation::Control(self.attempt(*address)),
             Read::Reach { address } => {

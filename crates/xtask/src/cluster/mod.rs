@@ -372,7 +372,7 @@ impl ClusterCommand {
             }
             Self::Load { name, image } => get(&name)?.load(&image)?,
             Self::Install { name, set } => {
-                crate::install::install_ours(&get(&name)?, &set)?;
+                crate::install::install_ours(&get(&name)?, true, &set)?;
             }
             Self::Supervise { state } => supervisor::main(&state)?,
         }

@@ -1,0 +1,148 @@
+//! The cut: what the operator asks of the agent on the pod's node, and what the agent's answer means.
+//!
+//! Operator and agent meet in a `Containment`, named by the pod's UID. What it is about is applied by one fixed manager; each
+//! response applies its own entry in `spec.holders`, so the API server counts them. The last one out lifts the cut.
+
+use std::collections::BTreeSet;
+
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, Probe};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::json;
+use tourniquet_api::{Containment, ContainmentState, names};
+
+use crate::action::{Context, Undo};
+use crate::effect::{Effect, Kind, ObjectRef};
+use crate::world::{Read, Unread};
+
+/// How long the agent may take to answer before the policies take over. It takes some 20 ms.
+pub(super) const AGENT_ANSWERS: SignedDuration = SignedDuration::from_secs(5);
+
+/// How long a cut holds alone. A change of labels makes Cilium skip policy changes for half a minute, so a release within this
+/// time, which changes none, is as quick as the cut was.
+pub(super) const ALONE: SignedDuration = SignedDuration::from_secs(60);
+
+/// What has to be looked at, where there are agents.
+pub(super) fn reads(cx: &Context<'_>) -> Vec<Read> {
+    let Some(namespace) = cx.agent else { return Vec::new() };
+    let mut reads = vec![Read::Containment { namespace: namespace.to_owned(), name: cx.target.uid.clone() }];
+    reads.extend(cx.target.node.iter().map(|node| Read::Node { name: node.clone() }));
+    reads
+}
+
+/// The pod's Containment, where there are agents.
+pub(super) fn of<'a>(cx: &Context<'a>) -> Result<Option<&'a Containment>, Unread> {
+    match cx.agent {
+        Some(namespace) => cx.world.containment(namespace, &cx.target.uid),
+        None => Ok(None),
+    }
+}
+
+/// Whether the pod is cut, as its agent read back from the kernel, and this response is among those who hold it.
+pub(super) fn holds(cx: &Context<'_>, response_uid: &str) -> Result<bool, Unread> {
+    Ok(of(cx)?.is_some_and(|containment| {
+        containment.spec.holders.contains_key(response_uid)
+            && containment.status.as_ref().is_some_and(|status| status.state == ContainmentState::Cut)
+    }))
+}
+
+/// Whether our label is due: at once without an agent, when the agent does not answer, and when the cut has held for a while.
+pub(super) fn label_is_due(cx: &Context<'_>, pod: &Pod) -> Result<bool, Unread> {
+    if cx.agent.is_none() || node(pod).is_none() {
+        return Ok(true);
+    }
+    Ok(cx.elapsed() >= if holds(cx, cx.response_uid)? { ALONE } else { AGENT_ANSWERS })
+}
+
+fn node(pod: &Pod) -> Option<&str> {
+    pod.spec.as_ref()?.node_name.as_deref()
+}
+
+fn object(namespace: &str, cx: &Context<'_>, existing: Option<&Containment>) -> ObjectRef {
+    ObjectRef {
+        kind: Kind::Containment,
+        namespace: Some(namespace.to_owned()),
+        name: cx.target.uid.clone(),
+        uid: existing.and_then(|containment| containment.metadata.uid.clone()),
+    }
+}
+
+/// What makes the pod's Containment, and this response one of its holders; nothing when that is so.
+pub(super) fn join(cx: &Context<'_>, pod: &Pod) -> Result<Vec<Effect>, Unread> {
+    let (Some(namespace), Some(node)) = (cx.agent, node(pod)) else { return Ok(Vec::new()) };
+    let existing = of(cx)?;
+    let ports = probe_ports(pod);
+    let mut effects = Vec::new();
+    if !existing.is_some_and(|containment| containment.spec.probe_ports == ports) {
+        let spec = json!({
+            "pod": { "namespace": cx.target.namespace, "name": cx.target.name, "uid": cx.target.uid },
+            "nodeName": node,
+            "probePorts": ports,
+        });
+        let object = object(namespace, cx, existing);
+        let manager = names::OPERATOR_MANAGER.to_owned();
+        effects.push(Effect::Apply { object, manager, fields: json!({ "spec": spec }) });
+    }
+    if !existing.is_some_and(|containment| containment.spec.holders.contains_key(cx.response_uid)) {
+        let holders = json!({ cx.response_uid: { "response": cx.response_name } });
+        let object = object(namespace, cx, existing);
+        let manager = names::field_manager(cx.response_uid);
+        effects.push(Effect::Apply { object, manager, fields: json!({ "spec": { "holders": holders } }) });
+    }
+    Ok(effects)
+}
+
+/// What takes this response out of the holders, and the Containment away after the last one, once the agent has let go.
+pub(super) fn leave(cx: &Context<'_>, undo: &mut Undo) -> Result<(), Unread> {
+    let (Some(namespace), Some(containment)) = (cx.agent, of(cx)?) else { return Ok(()) };
+    let object = object(namespace, cx, Some(containment));
+    if containment.spec.holders.contains_key(cx.response_uid) {
+        undo.effects.push(Effect::Withdraw { object, manager: names::field_manager(cx.response_uid) });
+        return Ok(());
+    }
+    if !containment.spec.holders.is_empty() {
+        return Ok(());
+    }
+    let node = &containment.spec.node_name;
+    let state = containment.status.as_ref().map(|status| status.state).unwrap_or_default();
+    let node_is_gone = cx.target.node.as_ref().is_some_and(|pinned| pinned == node) && cx.world.node(node)?.is_none();
+    if node_is_gone || matches!(state, ContainmentState::Lifted | ContainmentState::PodGone) {
+        // Not when somebody has joined since: the version is another one then.
+        undo.effects.push(Effect::Delete { object, version: containment.metadata.resource_version.clone() });
+    } else {
+        let why =
+            containment.status.as_ref().and_then(|status| status.message.as_deref()).unwrap_or("it has not answered");
+        undo.blocked.get_or_insert(format!(
+            "the agent on node {node} has not lifted the cut of pod {} yet ({why}); it does as soon as it runs there",
+            cx.target.name
+        ));
+    }
+    Ok(())
+}
+
+/// The ports that the kubelet's probes use. Names are those of the container's own ports.
+fn probe_ports(pod: &Pod) -> Vec<u16> {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
+    let ports: BTreeSet<u16> = containers.flat_map(ports_of).collect();
+    ports.into_iter().collect()
+}
+
+fn ports_of(container: &Container) -> Vec<u16> {
+    let declared = container.ports.as_deref().unwrap_or_default();
+    let probes = [&container.liveness_probe, &container.readiness_probe, &container.startup_probe];
+    probes.into_iter().flatten().filter_map(|probe| port_of(probe, declared)).collect()
+}
+
+fn port_of(probe: &Probe, declared: &[ContainerPort]) -> Option<u16> {
+    let http = probe.http_get.as_ref().map(|http| http.port.clone());
+    let tcp = probe.tcp_socket.as_ref().map(|tcp| tcp.port.clone());
+    let grpc = probe.grpc.as_ref().map(|grpc| IntOrString::Int(grpc.port));
+    match http.or(tcp).or(grpc)? {
+        IntOrString::Int(port) => u16::try_from(port).ok(),
+        IntOrString::String(name) => {
+            let named = declared.iter().find(|port| port.name.as_ref() == Some(&name))?;
+            u16::try_from(named.container_port).ok()
+        }
+    }
+}
