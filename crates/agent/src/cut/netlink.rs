@@ -125,18 +125,16 @@ impl Netlink {
         self.append(&mut bytes, nftables(family, request), NLM_F_REQUEST);
         self.send(&bytes)?;
         let buffer = self.receive()?;
-        for answer in answers(&buffer)?.into_iter().filter(|answer| answer.sequence == self.sequence) {
-            if answer.kind == NLMSG_ERROR {
-                return match code(answer.payload)? {
-                    code if Errno::from_raw(code) == Errno::ENOENT => Ok(None),
-                    // A family that the kernel does not have holds nothing.
-                    code if matches!(Errno::from_raw(code), Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => Ok(None),
-                    code => Err(io::Error::from_raw_os_error(code)),
-                };
-            }
+        let answers = answers(&buffer)?;
+        let answer = answers.iter().find(|answer| answer.sequence == self.sequence).ok_or_else(unanswered)?;
+        if answer.kind != NLMSG_ERROR {
             return decode(answer.whole).map(Some);
         }
-        Err(unanswered())
+        match Errno::from_raw(code(answer.payload)?) {
+            // A family that the kernel does not have holds nothing.
+            Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT => Ok(None),
+            errno => Err(errno.into()),
+        }
     }
 
     /// All objects that a request asks for.

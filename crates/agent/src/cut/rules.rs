@@ -107,7 +107,7 @@ pub(super) fn table(hooks: Hooks, interfaces: &[Name], allow: &Allow) -> Table {
                 rules: allow
                     .ports
                     .iter()
-                    .map(|port| vec![bytes(TRANSPORT, 2, 2), is(port.to_be_bytes()), accept()].concat())
+                    .map(|port| [bytes(TRANSPORT, 2, 2), is(port.to_be_bytes()), accept()].concat())
                     .collect(),
             },
             Chain {
@@ -117,7 +117,7 @@ pub(super) fn table(hooks: Hooks, interfaces: &[Name], allow: &Allow) -> Table {
                     .ports
                     .iter()
                     .map(|port| {
-                        vec![
+                        [
                             bytes(TRANSPORT, 0, 2),
                             is(port.to_be_bytes()),
                             bytes(TRANSPORT, 13, 1),
@@ -134,7 +134,7 @@ pub(super) fn table(hooks: Hooks, interfaces: &[Name], allow: &Allow) -> Table {
                 base: Some(ingress),
                 rules: words
                     .always(MetaKey::Iftype)
-                    .chain([vec![words.neighbour(ROUTER_ADVERTISEMENT), accept()].concat()])
+                    .chain([[words.neighbour(ROUTER_ADVERTISEMENT), accept()].concat()])
                     .chain(nodes().map(|node| [words.tcp(node, Side::Source), jump("to-probes")].concat()))
                     .collect(),
             },
