@@ -16,14 +16,15 @@
 //! * With CAP_NET_ADMIN: remove the table, rename or move an interface. [`watch`] notices, [`cut`] puts it back.
 //! * With CAP_NET_RAW, which containers have by default: a raw socket still *sees* what arrives, since the kernel hands frames to
 //!   packet sockets before the ingress hook. It cannot answer through a packet socket, whatever protocol it claims: the bytes of the
-//!   frame are compared, not the sender's word for them. AF_XDP sockets hand frames to the driver past every hook of the
-//!   namespace: measured, they pass; only something on the node's side of the interface stops them.
+//!   frame are compared, not the sender's word for them. An AF_XDP socket hands frames to the driver past every hook of the
+//!   namespace (measured: 10 of 10 leave a cut pod): [`queues`] leaves it no queue.
 //! * On one Ethernet segment with an accomplice: hide bytes in ARP, or in replies to the node that are addressed to another station.
 //!
 //! [`watch`]: crate::watch
 
 mod links;
 mod netlink;
+pub mod queues;
 mod read;
 mod rules;
 
