@@ -1,5 +1,5 @@
-//! Finding a pod in the machine's own proc: real processes in real control groups, spelled as a kubelet with a root of its own
-//! would. Makes one control group of its own, and removes it.
+//! Finding a pod in the machine's own proc: real processes in real control groups, spelled as a kubelet with a root of
+//! its own would. Makes one control group of its own, and removes it.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests: a panic is a failed test")]
 

@@ -22,10 +22,11 @@ impl fmt::Display for Name {
 const RTM_GETLINK: u16 = 18;
 /// `IFLA_IFNAME`, `include/uapi/linux/if_link.h`.
 const IFLA_IFNAME: u16 = 3;
-/// `IFF_LOOPBACK`, `include/uapi/linux/if.h`. Told by this flag, which nobody can set, not by the name `lo`, which anybody with
-/// CAP_NET_ADMIN can give to another interface.
+/// `IFF_LOOPBACK`, `include/uapi/linux/if.h`. Told by this flag, which nobody can set, not by the name `lo`, which
+/// anybody with CAP_NET_ADMIN can give to another interface.
 const IFF_LOOPBACK: u32 = 0x8;
-/// `struct ifinfomsg`, `include/uapi/linux/rtnetlink.h`: family u8, padding u8, type u16, index i32, flags u32, change u32.
+/// `struct ifinfomsg`, `include/uapi/linux/rtnetlink.h`: family u8, padding u8, type u16, index i32, flags u32, change
+/// u32.
 const IFINFOMSG: usize = 16;
 
 /// An interface.

@@ -1,7 +1,8 @@
 //! Cut a network namespace off: drop everything on every interface but loopback, except what the kubelet's probes need.
 //!
-//! One nftables table, put in one transaction. Family netdev, with a chain at each interface's ingress and egress: below IP, so
-//! raw sockets are stopped as well. Where the kernel has no egress hook (before Linux 5.16), family inet instead: see [`Hooks`].
+//! One nftables table, put in one transaction. Family netdev, with a chain at each interface's ingress and egress:
+//! below IP, so raw sockets are stopped as well. Where the kernel has no egress hook (before Linux 5.16), family inet
+//! instead: see [`Hooks`].
 //!
 //! | passes | why |
 //! |-|-|
@@ -9,16 +10,20 @@
 //! | TCP from the node's addresses to the probed ports | the kubelet's http, tcp and gRPC probes |
 //! | TCP from the probed ports to the node's addresses, with ACK or RST set | replies, and no connection of the pod's own |
 //!
-//! Loopback is untouched. The packets are dropped silently: the sender's TCP waits, and open connections go on after [`lift`].
+//! Loopback is untouched. The packets are dropped silently: the sender's TCP waits, and open connections go on after
+//! [`lift`].
 //!
 //! # What a pod can do about it
 //!
-//! * With CAP_NET_ADMIN: remove the table, rename or move an interface. [`watch`] notices, [`cut`] puts it back.
-//! * With CAP_NET_RAW, which containers have by default: a raw socket still *sees* what arrives, since the kernel hands frames to
-//!   packet sockets before the ingress hook. It cannot answer through a packet socket, whatever protocol it claims: the bytes of the
-//!   frame are compared, not the sender's word for them. An AF_XDP socket hands frames to the driver past every hook of the
-//!   namespace (measured: 10 of 10 leave a cut pod): [`queues`] leaves it no queue.
-//! * On one Ethernet segment with an accomplice: hide bytes in ARP, or in replies to the node that are addressed to another station.
+//! * With CAP_NET_ADMIN: remove the table, or rename an interface. [`watch`] notices, [`cut`] puts it back. An interface
+//!   that it moves to a namespace of its own takes no hook along: cut the namespaces of [`crate::pods::Stray`] too.
+//! * With CAP_NET_RAW, which containers have by default: a raw socket still *sees* what arrives, since the kernel
+//!   hands frames to packet sockets before the ingress hook. It cannot answer through a packet socket, whatever
+//!   protocol it claims: the bytes of the frame are compared, not the sender's word for them. An AF_XDP socket hands
+//!   frames to the driver past every hook of the namespace (measured: 10 of 10 leave a cut pod): [`queues`] leaves it
+//!   no queue.
+//! * On one Ethernet segment with an accomplice: hide bytes in ARP, or in replies to the node that are addressed to
+//!   another station.
 //!
 //! [`watch`]: crate::watch
 
@@ -52,7 +57,8 @@ pub struct Allow {
     ports: BTreeSet<u16>,
 }
 
-/// The most addresses or ports. A pod has some probes, a node some addresses; this many still fit one message to the kernel.
+/// The most addresses or ports. A pod has some probes, a node some addresses; this many still fit one message to the
+/// kernel.
 pub const MOST: usize = 64;
 
 /// Why something cannot be allowed.
@@ -110,9 +116,10 @@ impl Allow {
 pub enum Hooks {
     /// At every interface's ingress and egress. Frames of packet sockets are stopped too.
     Netdev,
-    /// Where IP packets enter and leave the namespace, on whatever interface, also one that appears later. Not covered: frames
-    /// that the pod sends on packet sockets (AF_PACKET, needs CAP_NET_RAW) and protocols other than IP. A sender in the pod sees
-    /// "operation not permitted", and its open connections go on later after a release, since its TCP backs off.
+    /// Where IP packets enter and leave the namespace, on whatever interface, also one that appears later. Not covered:
+    /// frames that the pod sends on packet sockets (AF_PACKET, needs CAP_NET_RAW) and protocols other than IP. A sender
+    /// in the pod sees "operation not permitted", and its open connections go on later after a release, since its TCP
+    /// backs off.
     Inet,
 }
 
@@ -136,7 +143,8 @@ pub enum State {
     Open,
     /// Exactly the cut that was meant.
     Cut,
-    /// A cut, and not the one that was meant: somebody has changed it, an interface has appeared, or other probes were meant.
+    /// A cut, and not the one that was meant: somebody has changed it, an interface has appeared, or other probes were
+    /// meant.
     Altered(String),
 }
 
@@ -153,7 +161,7 @@ pub enum CutError {
     },
     /// The kernel does not do it.
     #[error(
-        "{action} in network namespace {inode}: the kernel says {source}; the agent needs CAP_NET_ADMIN and a kernel with nf_tables"
+        "cannot {action} in network namespace {inode}: {source}; the agent needs CAP_NET_ADMIN and a kernel with nf_tables"
     )]
     Kernel {
         /// The namespace.
@@ -176,10 +184,11 @@ pub enum CutError {
     },
 }
 
-/// Cuts the namespace off, or makes an existing cut what it should be, in one transaction and without a gap; then reads it back.
+/// Cuts the namespace off, or makes an existing cut what it should be, in one transaction and without a gap; then reads
+/// it back.
 ///
-/// A cut that is already right is left as it is: nothing is written. Call it again when an interface has appeared or the table
-/// was touched. `hooks` is what is wanted; what was possible is in the result.
+/// A cut that is already right is left as it is: nothing is written. Call it again when an interface has appeared or
+/// the table was touched. `hooks` is what is wanted; what was possible is in the result.
 ///
 /// # Errors
 /// See [`CutError`]. Before `Unverified` nothing has changed.
@@ -217,11 +226,11 @@ fn put(inode: u64, mut wanted: Hooks, table: impl Fn(Hooks, &[Name]) -> Table) -
         messages.extend(rules::create(&table));
         match netfilter.transact(messages) {
             Ok(()) => changed = true,
-            // The table or an interface went away in between: look again. Never a reason for weaker hooks, since somebody in the
-            // pod may do it on purpose.
+            // The table or an interface went away in between: look again. Never a reason for weaker hooks, since
+            // somebody in the pod may do it on purpose.
             Err(Refused::At { message, source }) if gone(&source) => difference = format!("{message}: {source}"),
-            // No egress hook (EOPNOTSUPP, `nft_chain_parse_hook`), no netdev family, or no room for another hook at an interface:
-            // the IP hooks are better than nothing.
+            // No egress hook (EOPNOTSUPP, `nft_chain_parse_hook`), no netdev family, or no room for another hook at an
+            // interface: the IP hooks are better than nothing.
             Err(Refused::At { message, source }) if hooks == Hooks::Netdev => {
                 fallback = Some(format!("the kernel refuses hooks at interfaces ({message}: {source})"));
                 wanted = Hooks::Inet;
@@ -340,7 +349,8 @@ mod tests {
     use super::{Allow, Hooks, put, read, rules};
     use crate::cut::netlink::Netlink;
 
-    /// A kernel without the egress hook, as far as one kernel can play another: it is asked for a hook that it does not have.
+    /// A kernel without the egress hook, as far as one kernel can play another: it is asked for a hook that it does not
+    /// have.
     #[test]
     fn a_hook_that_the_kernel_does_not_have() {
         let on_its_own = std::thread::spawn(|| {

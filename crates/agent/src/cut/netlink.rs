@@ -1,7 +1,7 @@
 //! Netlink, blocking and small: a transaction of nftables changes, and dumps.
 //!
-//! The kernel handles a request within the call that sends it, so its answer waits when that call returns: nothing here waits,
-//! and a missing answer is an error at once.
+//! The kernel handles a request within the call that sends it, so its answer waits when that call returns: nothing here
+//! waits, and a missing answer is an error at once.
 
 use std::io;
 
@@ -154,7 +154,8 @@ impl Netlink {
         Err(io::Error::other("it changes faster than it can be read"))
     }
 
-    /// All objects that a request asks for, undecoded. `each` sees every payload; after an interruption all of them again.
+    /// All objects that a request asks for, undecoded. `each` sees every payload; after an interruption all of them
+    /// again.
     pub(super) fn dump_raw(
         &mut self,
         kind: u16,

@@ -1,13 +1,15 @@
 //! Leave no queue to AF_XDP sockets.
 //!
-//! An AF_XDP socket in copy mode sends by `__dev_direct_xmit` (`net/xdp/xsk.c`): past the egress hook, past tc, straight into the
-//! interface. It needs CAP_NET_RAW only, which containers have by default, and no XDP program. Together with a packet socket, which
-//! sees what arrives, a cut pod could talk to anybody. Nothing inside the namespace filters that path. But a queue of an interface
-//! has at most one such socket (`xp_assign_dev`, `net/xdp/xsk_buff_pool.c`: EBUSY to the second): so whoever holds them all leaves
-//! none. Ours are idle; ordinary traffic does not use them.
+//! An AF_XDP socket in copy mode sends by `__dev_direct_xmit` (`net/xdp/xsk.c`): past the egress hook, past tc,
+//! straight into the interface. It needs CAP_NET_RAW only, which containers have by default, and no XDP program.
+//! Together with a packet socket, which sees what arrives, a cut pod could talk to anybody. Nothing inside the
+//! namespace filters that path. But a queue of an interface has at most one such socket (`xp_assign_dev`,
+//! `net/xdp/xsk_buff_pool.c`: EBUSY to the second): so whoever holds them all leaves none. Ours are idle; ordinary
+//! traffic does not use them.
 //!
-//! The queues are held as long as the [`Queues`] live: an agent that is restarted takes them again. A queue that somebody
-//! else has is [`Queues::foreign`]: a process in the pod has such a socket, the pod is not contained, and the responder must know.
+//! The queues are held as long as the [`Queues`] live: an agent that is restarted takes them again. A queue that
+//! somebody else has is [`Queues::foreign`]: a process in the pod has such a socket, the pod is not contained, and the
+//! responder must know.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,7 +36,8 @@ pub struct Queue {
     pub number: u32,
 }
 
-/// The queues that are held in one namespace. Keeps the namespace alive, as [`NetNs`] does: drop it when the pod is gone.
+/// The queues that are held in one namespace. Keeps the namespace alive, as [`NetNs`] does: drop it when the pod is
+/// gone.
 pub struct Queues {
     /// By the interface's index and the queue's number.
     held: BTreeMap<(u32, u32), OwnedFd>,
@@ -48,8 +51,8 @@ impl Queues {
     /// Takes every free queue of every interface but loopback.
     ///
     /// # Errors
-    /// When the namespace cannot be entered, or the kernel refuses for a reason of its own: CAP_NET_RAW is missing, or the
-    /// limit of locked memory (one page per queue, unless CAP_IPC_LOCK) is reached.
+    /// When the namespace cannot be entered, or the kernel refuses for a reason of its own: CAP_NET_RAW is missing, or
+    /// the limit of locked memory (one page per queue, unless CAP_IPC_LOCK) is reached.
     pub fn take(namespace: &NetNs) -> Result<Self, CutError> {
         let mut queues = Self {
             held: BTreeMap::new(),
@@ -62,7 +65,8 @@ impl Queues {
         Ok(queues)
     }
 
-    /// Takes what has become free or has appeared since: after a link has changed, and now and then while some are foreign.
+    /// Takes what has become free or has appeared since: after a link has changed, and now and then while some are
+    /// foreign.
     ///
     /// # Errors
     /// As [`Queues::take`].
