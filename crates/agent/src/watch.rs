@@ -40,8 +40,8 @@ impl Watch {
         })?
     }
 
-    /// Waits until something has changed, at most this long. Returns whether something has. One's own [`cut`] counts too; as
-    /// it writes nothing when all is well, looking after each notice comes to rest.
+    /// Waits until something has changed, at most this long. Returns whether something has. One's own [`cut`] counts
+    /// too; as it writes nothing when all is well, looking after each notice comes to rest.
     ///
     /// [`cut`]: crate::cut::cut
     ///

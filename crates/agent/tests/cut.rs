@@ -1,5 +1,7 @@
 //! The cut, on real traffic: what stops, what passes, what goes on afterwards.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests: a panic is a failed test")]
+
 mod lab;
 
 use std::net::{IpAddr, SocketAddr};

@@ -1,5 +1,7 @@
 //! Finding a pod's network namespace in a recorded proc file system: who speaks for the pod, and who cannot.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests: a panic is a failed test")]
+
 use std::fs;
 use std::path::Path;
 

@@ -1,5 +1,7 @@
 //! Frames that the pod makes itself, on packet sockets (CAP_NET_RAW, which containers have by default).
 
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests: a panic is a failed test")]
+
 mod lab;
 
 use std::net::IpAddr;

@@ -1,5 +1,7 @@
 //! How long it takes. `cargo test --release --package tourniquet-agent --test speed -- --ignored --nocapture`
 
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests: a panic is a failed test")]
+
 mod lab;
 
 use std::path::Path;
@@ -46,11 +48,35 @@ fn cut_and_lift() {
             assert!(!again.take(|| cut(&lab.pod, &allow, hooks)).expect("the cut").changed);
             reading.take(|| verify(&lab.pod, &allow, hooks)).expect("read");
             assert!(lifting.take(|| lift(&lab.pod)).expect("lifted"));
+            // The kernel frees what was removed after an RCU grace period, and begins no other transaction before.
+            std::thread::sleep(Duration::from_millis(40));
         }
         for times in [making, again, reading, lifting] {
             times.print();
         }
     }
+    let labs: Vec<Lab> = (0..50).map(|_| Lab::new()).collect();
+    let (mut first, mut last) =
+        (Times("50 pods at once, each", Vec::new()), Times("50 pods at once, the last", Vec::new()));
+    for _ in 0..ROUNDS / 10 {
+        let start = Instant::now();
+        let made: Vec<Duration> = std::thread::scope(|scope| {
+            let work = |lab: &Lab| {
+                cut(&lab.pod, &lab.allow(), Hooks::Netdev).expect("the cut");
+                start.elapsed()
+            };
+            let threads: Vec<_> = labs.iter().map(|lab| scope.spawn(move || work(lab))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("the cut")).collect()
+        });
+        last.1.extend(made.iter().max());
+        first.1.extend(made);
+        for lab in &labs {
+            assert!(lift(&lab.pod).expect("lifted"));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    first.print();
+    last.print();
     let host = node_network(Path::new("/proc")).expect("the node's namespace").id();
     let mut finding = Times("scan of this machine's processes", Vec::new());
     for _ in 0..ROUNDS {

@@ -1,5 +1,7 @@
 //! Somebody in the pod has CAP_NET_ADMIN and changes the cut: it is noticed, named, and put back.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests: a panic is a failed test")]
+
 mod lab;
 
 use std::net::SocketAddr;

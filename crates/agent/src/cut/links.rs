@@ -22,36 +22,51 @@ impl fmt::Display for Name {
 const RTM_GETLINK: u16 = 18;
 /// `IFLA_IFNAME`, `include/uapi/linux/if_link.h`.
 const IFLA_IFNAME: u16 = 3;
-/// `IFF_LOOPBACK`, `include/uapi/linux/if.h`. Told by this flag, which nobody can set, not by the name `lo`, which anybody with
-/// CAP_NET_ADMIN can give to another interface.
+/// `IFF_LOOPBACK`, `include/uapi/linux/if.h`. Told by this flag, which nobody can set, not by the name `lo`, which
+/// anybody with CAP_NET_ADMIN can give to another interface.
 const IFF_LOOPBACK: u32 = 0x8;
-/// `struct ifinfomsg`, `include/uapi/linux/rtnetlink.h`: family u8, padding u8, type u16, index i32, flags u32, change u32.
+/// `struct ifinfomsg`, `include/uapi/linux/rtnetlink.h`: family u8, padding u8, type u16, index i32, flags u32, change
+/// u32.
 const IFINFOMSG: usize = 16;
 
-/// All interfaces but loopback, up or down, in the order of their names.
+/// An interface.
+pub(super) struct Link {
+    pub(super) index: u32,
+    pub(super) name: Name,
+}
+
+/// The names of all interfaces but loopback, up or down, in order.
 pub(super) fn but_loopback() -> io::Result<Vec<Name>> {
+    let mut names: Vec<Name> = links()?.into_iter().map(|link| link.name).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// All interfaces but loopback, up or down.
+pub(super) fn links() -> io::Result<Vec<Link>> {
     let mut found = Vec::new();
     Netlink::route()?.dump_raw(RTM_GETLINK, &[0; IFINFOMSG], |payload| {
-        found.extend(name(payload)?);
+        found.extend(link(payload)?);
         Ok(())
     })?;
-    found.sort_unstable();
     Ok(found)
 }
 
-fn name(payload: &[u8]) -> io::Result<Option<Name>> {
+fn link(payload: &[u8]) -> io::Result<Option<Link>> {
     let malformed =
         || io::Error::new(io::ErrorKind::InvalidData, "the kernel's description of an interface is malformed");
     let (header, attributes) = payload.split_at_checked(IFINFOMSG).ok_or_else(malformed)?;
-    let flags = header.get(8..12).and_then(|bytes| bytes.try_into().ok()).ok_or_else(malformed)?;
-    if u32::from_ne_bytes(flags) & IFF_LOOPBACK != 0 {
+    let word = |at: usize| header.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_ne_bytes);
+    let index = word(4).ok_or_else(malformed)?;
+    if word(8).ok_or_else(malformed)? & IFF_LOOPBACK != 0 {
         return Ok(None);
     }
     for attribute in NlasIterator::new(attributes) {
         let attribute = attribute.map_err(io::Error::other)?;
         if attribute.kind() == IFLA_IFNAME {
             let bytes = attribute.value();
-            return Ok(Some(Name(bytes.strip_suffix(&[0]).unwrap_or(bytes).to_vec())));
+            let name = Name(bytes.strip_suffix(&[0]).unwrap_or(bytes).to_vec());
+            return Ok(Some(Link { index, name }));
         }
     }
     Err(malformed())

@@ -1,7 +1,7 @@
 //! Netlink, blocking and small: a transaction of nftables changes, and dumps.
 //!
-//! The kernel handles a request within the call that sends it, so its answer waits when that call returns: nothing here waits,
-//! and a missing answer is an error at once.
+//! The kernel handles a request within the call that sends it, so its answer waits when that call returns: nothing here
+//! waits, and a missing answer is an error at once.
 
 use std::io;
 
@@ -125,18 +125,16 @@ impl Netlink {
         self.append(&mut bytes, nftables(family, request), NLM_F_REQUEST);
         self.send(&bytes)?;
         let buffer = self.receive()?;
-        for answer in answers(&buffer)?.into_iter().filter(|answer| answer.sequence == self.sequence) {
-            if answer.kind == NLMSG_ERROR {
-                return match code(answer.payload)? {
-                    code if Errno::from_raw(code) == Errno::ENOENT => Ok(None),
-                    // A family that the kernel does not have holds nothing.
-                    code if matches!(Errno::from_raw(code), Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT) => Ok(None),
-                    code => Err(io::Error::from_raw_os_error(code)),
-                };
-            }
+        let answers = answers(&buffer)?;
+        let answer = answers.iter().find(|answer| answer.sequence == self.sequence).ok_or_else(unanswered)?;
+        if answer.kind != NLMSG_ERROR {
             return decode(answer.whole).map(Some);
         }
-        Err(unanswered())
+        match Errno::from_raw(code(answer.payload)?) {
+            // A family that the kernel does not have holds nothing.
+            Errno::ENOENT | Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT => Ok(None),
+            errno => Err(errno.into()),
+        }
     }
 
     /// All objects that a request asks for.
@@ -156,7 +154,8 @@ impl Netlink {
         Err(io::Error::other("it changes faster than it can be read"))
     }
 
-    /// All objects that a request asks for, undecoded. `each` sees every payload; after an interruption all of them again.
+    /// All objects that a request asks for, undecoded. `each` sees every payload; after an interruption all of them
+    /// again.
     pub(super) fn dump_raw(
         &mut self,
         kind: u16,

@@ -1,6 +1,7 @@
 //! What the kernel holds, compared with what is meant.
 //!
-//! Objects are asked for by name: what else is in the namespace, and how it is called, cannot keep this from reading its own.
+//! Objects are asked for by name: what else is in the namespace, and how it is called, cannot keep this from reading
+//! its own.
 
 use std::io;
 
@@ -166,8 +167,8 @@ fn rules_differ(meant: &[Rule], held: &[Rule]) -> Option<String> {
     Some(format!("rule {} of {} is another one", at + 1, meant.len()))
 }
 
-/// Whether an expression is the one that was meant. A kernel may add attributes that this version does not know, and defaults
-/// of those that it does (an operation of 0 to a mask); what was meant has to be there, and nothing else.
+/// Whether an expression is the one that was meant. A kernel may add attributes that this version does not know, and
+/// defaults of those that it does (an operation of 0 to a mask); what was meant has to be there, and nothing else.
 fn same(meant: &ListAttribute<ExpressionAttribute>, held: &ListAttribute<ExpressionAttribute>) -> bool {
     let (Some((meant_name, meant)), Some((held_name, held))) = (parts(meant), parts(held)) else { return false };
     meant_name == held_name

@@ -1,11 +1,12 @@
 //! What is meant: the table with its chains and rules, as the kernel's expressions. Pure.
 //!
-//! The rules read bytes of the packet, never what its sender says of it. On the way out the protocol that the kernel notes beside a
-//! frame is the sender's own word when it comes from a packet socket (`packet_snd`, `net/packet/af_packet.c`): a frame that holds IP
-//! can claim to be ARP. So the type in the Ethernet header is compared as well.
+//! The rules read bytes of the packet, never what its sender says of it. On the way out the protocol that the kernel
+//! notes beside a frame is the sender's own word when it comes from a packet socket (`packet_snd`,
+//! `net/packet/af_packet.c`): a frame that holds IP can claim to be ARP. So the type in the Ethernet header is compared
+//! as well.
 //!
-//! Fields are read at fixed places: an IPv4 header with options and IPv6 extension headers match nothing. Replies to a probe
-//! have neither, and source routes and fragments hide behind them.
+//! Fields are read at fixed places: an IPv4 header with options and IPv6 extension headers match nothing. Replies to a
+//! probe have neither, and source routes and fragments hide behind them.
 
 use std::net::IpAddr;
 
@@ -90,7 +91,8 @@ pub(super) fn table(hooks: Hooks, interfaces: &[Name], allow: &Allow) -> Table {
                 |hook: DevHookNumber| Base { hook: hook.into(), priority: i32::MIN, devices: interfaces.to_vec() };
             (Family::Netdev, base(DevHookNumber::Ingress), base(DevHookNumber::Egress))
         }
-        // Not input, output and forward: a service mesh in the pod rewrites a probe's port between prerouting and input.
+        // Not input, output and forward: a service mesh in the pod rewrites a probe's port between prerouting and
+        // input.
         Hooks::Inet => {
             let base = |hook: InetHookNumber, priority| Base { hook: hook.into(), priority, devices: Vec::new() };
             (Family::Inet, base(InetHookNumber::PreRouting, i32::MIN), base(InetHookNumber::PostRouting, i32::MAX))
@@ -107,7 +109,7 @@ pub(super) fn table(hooks: Hooks, interfaces: &[Name], allow: &Allow) -> Table {
                 rules: allow
                     .ports
                     .iter()
-                    .map(|port| vec![bytes(TRANSPORT, 2, 2), is(port.to_be_bytes()), accept()].concat())
+                    .map(|port| [bytes(TRANSPORT, 2, 2), is(port.to_be_bytes()), accept()].concat())
                     .collect(),
             },
             Chain {
@@ -117,7 +119,7 @@ pub(super) fn table(hooks: Hooks, interfaces: &[Name], allow: &Allow) -> Table {
                     .ports
                     .iter()
                     .map(|port| {
-                        vec![
+                        [
                             bytes(TRANSPORT, 0, 2),
                             is(port.to_be_bytes()),
                             bytes(TRANSPORT, 13, 1),
@@ -134,7 +136,7 @@ pub(super) fn table(hooks: Hooks, interfaces: &[Name], allow: &Allow) -> Table {
                 base: Some(ingress),
                 rules: words
                     .always(MetaKey::Iftype)
-                    .chain([vec![words.neighbour(ROUTER_ADVERTISEMENT), accept()].concat()])
+                    .chain([[words.neighbour(ROUTER_ADVERTISEMENT), accept()].concat()])
                     .chain(nodes().map(|node| [words.tcp(node, Side::Source), jump("to-probes")].concat()))
                     .collect(),
             },
@@ -143,8 +145,8 @@ pub(super) fn table(hooks: Hooks, interfaces: &[Name], allow: &Allow) -> Table {
                 base: Some(egress),
                 rules: words
                     .always(MetaKey::Oiftype)
-                    // Within the link: all nodes and solicited nodes (ff02::/16), link-local neighbours, the node itself. An
-                    // advertisement to anywhere else would be forwarded, with whatever it carries.
+                    // Within the link: all nodes and solicited nodes (ff02::/16), link-local neighbours, the node
+                    // itself. An advertisement to anywhere else would be forwarded, with whatever it carries.
                     .chain([
                         [words.neighbour(NEIGHBOUR_SOLICITATION), bytes(NETWORK, 24, 2), is([0xff, 0x02]), accept()]
                             .concat(),

@@ -1,9 +1,9 @@
 //! Which pod a process belongs to, from the text of its `/proc/PID/cgroup`.
 //!
-//! The kubelet makes one cgroup per pod, below `kubepods`; the runtime makes one below it per container; whatever is below
-//! that, a container may have made and named as it likes. So only the component at the kubelet's place counts: the first
-//! `kubepods` from the root, at most one quality-of-service class, then the pod. A `pod<uid>` anywhere below is a name that
-//! somebody chose.
+//! The kubelet makes one cgroup per pod, below `kubepods`; the runtime makes one below it per container; whatever is
+//! below that, a container may have made and named as it likes. So only the component at the kubelet's place counts:
+//! the first `kubepods` from the root, at most one quality-of-service class, then the pod. A `pod<uid>` anywhere below
+//! is a name that somebody chose.
 //!
 //! Spellings (Kubernetes, `pkg/kubelet/cm/cgroup_manager_linux.go`):
 //!
@@ -23,9 +23,9 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// The hierarchy that the process with this `/proc/PID/cgroup` is in. The agent is a pod itself: given its own text, only
-    /// pods of its own kubelet are found, and a second kubelet's (a cluster in containers on the same machine) are not.
-    /// A process outside any pod teaches nothing: then the first `kubepods` from the root counts.
+    /// The hierarchy that the process with this `/proc/PID/cgroup` is in. The agent is a pod itself: given its own
+    /// text, only pods of its own kubelet are found, and a second kubelet's (a cluster in containers on the same
+    /// machine) are not. A process outside any pod teaches nothing: then the first `kubepods` from the root counts.
     pub fn of(cgroup: &str) -> Self {
         let root = lines(cgroup).find_map(|path| {
             let components: Vec<&str> = path.split('/').collect();
@@ -42,7 +42,8 @@ pub struct Place {
     /// The pod's UID, as the API spells it. For a pod from a manifest file this is the annotation
     /// `kubernetes.io/config.hash` of the API's object, not its UID.
     pub uid: String,
-    /// The runtime's cgroup of the container, such as `cri-containerd-<id>.scope`; empty for a process in the pod's own.
+    /// The runtime's cgroup of the container, such as `cri-containerd-<id>.scope`; empty for a process in the pod's
+    /// own.
     pub container: String,
 }
 
@@ -53,7 +54,8 @@ pub enum Unplaced {
     NoPod,
     /// Two hierarchies of cgroup v1 name different pods: somebody with rights over the node's cgroups has moved it.
     Contradiction,
-    /// The paths are relative to another cgroup namespace than the node's; what is above the first component is unknown.
+    /// The paths are relative to another cgroup namespace than the node's; what is above the first component is
+    /// unknown.
     Relative,
 }
 

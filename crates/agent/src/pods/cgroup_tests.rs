@@ -113,7 +113,8 @@ fn forged_names_below() {
     }
 }
 
-/// The whole component has to be the pod's; a part, a longer one, the other driver's or another class's spelling is not.
+/// The whole component has to be the pod's; a part, a longer one, the other driver's or another class's spelling is
+/// not.
 #[test]
 fn only_whole_components() {
     let escaped = UID.replace('-', "_");

@@ -2,18 +2,19 @@
 //!
 //! # Which process speaks for the pod
 //!
-//! Every process of a pod starts in the namespace of the pod's sandbox. A process may leave it: `unshare -Urn` needs no right
-//! in many containers. So processes can disagree, and an error for that would let a pod keep the responder out. The process
-//! that counts is the pod's oldest: the sandbox's own (`pause`), which the runtime starts before any container and whose image
-//! the node's administrator chose, or, where the runtime keeps none (CRI-O without an infra container), the first container's
-//! first process. Start times come from the kernel and cannot be set. Two oldest processes of one tick that disagree are an
-//! error. Whoever is elsewhere is returned as a [`Stray`], so that the caller can cut that namespace too, or say that a process
-//! of the pod is in the node's own network, where nothing can be cut.
+//! Every process of a pod starts in the namespace of the pod's sandbox. A process may leave it: `unshare -Urn` needs no
+//! right in many containers. So processes can disagree, and an error for that would let a pod keep the responder out.
+//! The process that counts is the pod's oldest: the sandbox's own (`pause`), which the runtime starts before any
+//! container and whose image the node's administrator chose, or, where the runtime keeps none (CRI-O without an infra
+//! container), the first container's first process. Start times come from the kernel and cannot be set. Two oldest
+//! processes of one tick that disagree are an error. Whoever is elsewhere is returned as a [`Stray`], so that the
+//! caller can cut that namespace too, or say that a process of the pod is in the node's own network, where nothing can
+//! be cut.
 //!
 //! # What a pod controls
 //!
-//! The names of its processes (never read: `/proc/PID/stat` is parsed behind the last parenthesis) and of the cgroups below
-//! its containers' (never matched: see [`cgroup`]).
+//! The names of its processes (never read: `/proc/PID/stat` is parsed behind the last parenthesis) and of the cgroups
+//! below its containers' (never matched: see [`cgroup`]).
 
 pub mod cgroup;
 
@@ -30,7 +31,8 @@ use nix::sys::stat::Mode;
 use self::cgroup::{Hierarchy, Unplaced, place, valid_uid};
 use crate::netns::{NetNs, NsId};
 
-/// More of a file in proc than this is never read: a cgroup path has at most 4,096 bytes, cgroup v1 some 14 hierarchies.
+/// More of a file in proc than this is never read: a cgroup path has at most 4,096 bytes, cgroup v1 some 14
+/// hierarchies.
 const MOST: u64 = 64 * 1024;
 
 /// How often the scan starts anew while processes of the pod come and go.
@@ -115,7 +117,9 @@ pub enum FindError {
         uid: String,
     },
     /// Something in proc could not be read.
-    #[error("{path} cannot be read: {source}; the agent needs hostPID and CAP_SYS_PTRACE")]
+    #[error(
+        "{path} cannot be read: {source}; the agent needs hostPID, CAP_SYS_PTRACE, and no AppArmor profile that forbids it"
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -126,8 +130,8 @@ pub enum FindError {
 
 /// Finds the network namespace of the pod with this UID and holds it open.
 ///
-/// `proc` is the node's proc file system, `host` the network namespace that must never be cut (that of process 1). The scan
-/// reads one small file per process of the node: some 15 µs each.
+/// `proc` is the node's proc file system, `host` the network namespace that must never be cut (that of process 1). The
+/// scan reads one small file per process of the node: some 15 µs each.
 ///
 /// # Errors
 /// See [`FindError`]. Nothing is changed in any case.
@@ -140,8 +144,8 @@ pub fn find(proc: &Path, uid: &str, hierarchy: &Hierarchy, host: NsId) -> Result
         for _ in 0..TRIES {
             match scan(proc, uid, hierarchy, host)? {
                 Scan::Steady(network) => return Ok(network),
-                // Processes come and go all the time, and a pod that forks without end must not keep the responder out: when
-                // two passes in a row name the same oldest process, no older one ended between them.
+                // Processes come and go all the time, and a pod that forks without end must not keep the responder out:
+                // when two passes in a row name the same oldest process, no older one ended between them.
                 Scan::Moving(Some(network)) => {
                     let same = (network.pid, network.netns.id());
                     if before.replace(same) == Some(same) {
@@ -164,8 +168,8 @@ pub fn node_network(proc: &Path) -> Result<NetNs, FindError> {
     found.map_err(|source| FindError::Unreadable { path: proc.join("1/ns/net"), source })
 }
 
-/// A namespace file of process 1. Some machines' first process lets nobody look at it, CAP_SYS_PTRACE or not; then the kernel's
-/// own process 2 (kthreadd) is asked, which has no memory to protect and never leaves the first namespaces.
+/// A namespace file of process 1. Some machines' first process lets nobody look at it, CAP_SYS_PTRACE or not; then the
+/// kernel's own process 2 (kthreadd) is asked, which has no memory to protect and never leaves the first namespaces.
 fn of_node(proc: &Path, file: &str) -> io::Result<File> {
     /// A thread of the kernel (`include/linux/sched.h`); no program can set it.
     const PF_KTHREAD: u64 = 0x0020_0000;
@@ -183,8 +187,8 @@ fn of_node(proc: &Path, file: &str) -> io::Result<File> {
     }
 }
 
-/// Runs `work` where paths in `/proc/PID/cgroup` are whole. The kernel shows them relative to the reader's cgroup namespace, and
-/// on cgroup v2 a container, so the agent, has its own. Joined on a thread that ends.
+/// Runs `work` where paths in `/proc/PID/cgroup` are whole. The kernel shows them relative to the reader's cgroup
+/// namespace, and on cgroup v2 a container, so the agent, has its own. Joined on a thread that ends.
 fn in_nodes_cgroup_namespace<T: Send>(proc: &Path, work: impl FnOnce() -> T + Send) -> Result<T, FindError> {
     let path = proc.join("1/ns/cgroup");
     let unreadable = |source: io::Error| FindError::Unreadable { path: path.clone(), source };
@@ -211,8 +215,8 @@ fn in_nodes_cgroup_namespace<T: Send>(proc: &Path, work: impl FnOnce() -> T + Se
     .map_err(unreadable)
 }
 
-/// A process of the pod. Everything of it was read through its open `/proc/PID`, which the kernel ties to this process: nothing can be
-/// of another process that got the same number later.
+/// A process of the pod. Everything of it was read through its open `/proc/PID`, which the kernel ties to this process:
+/// nothing can be of another process that got the same number later.
 struct Candidate {
     pid: u32,
     started: u64,
@@ -341,8 +345,8 @@ fn read(directory: impl AsFd, name: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The fields of `/proc/PID/stat` (proc_pid_stat(5)) from the third on. The second is the process's name in parentheses, which
-/// may hold spaces and parentheses of its own: so behind the last one.
+/// The fields of `/proc/PID/stat` (proc_pid_stat(5)) from the third on. The second is the process's name in
+/// parentheses, which may hold spaces and parentheses of its own: so behind the last one.
 fn fields(stat: &str) -> Option<std::str::SplitAsciiWhitespace<'_>> {
     Some(stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace())
 }

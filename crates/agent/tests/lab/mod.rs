@@ -1,8 +1,8 @@
 //! A pod and a node in network namespaces of their own, joined by a veth pair. Nothing of the machine's network is
 //! touched, and everything is gone when the lab is dropped or its process ends: nothing but open files holds it.
 //!
-//! The node has two addresses in each family: its own, from which the kubelet would probe, and one that plays an outsider
-//! behind it.
+//! The node has two addresses in each family: its own, from which the kubelet would probe, and one that plays an
+//! outsider behind it.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
