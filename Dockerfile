@@ -1,10 +1,17 @@
-# The operator's image, for whoever has Docker: docker build -t REGISTRY/tourniquet-operator:TAG .
-# `cargo xtask cluster install` builds the same image without it.
+# The images, for whoever has Docker; `cargo xtask cluster install` builds the same without it.
+#   docker build -t REGISTRY/tourniquet-operator:TAG .
+#   docker build -t REGISTRY/tourniquet-agent:TAG --target agent .
 FROM rust:1.95-alpine AS build
 RUN apk add --no-cache musl-dev
 WORKDIR /source
 COPY . .
-RUN cargo build --release --locked --package tourniquet-operator && cp target/release/tourniquet-operator /tourniquet-operator
+RUN cargo build --release --locked --package tourniquet-operator --package tourniquet-agent \
+    && cp target/release/tourniquet-operator target/release/tourniquet-agent /
+
+FROM scratch AS agent
+COPY --from=build /tourniquet-agent /tourniquet-agent
+USER 0:0
+ENTRYPOINT ["/tourniquet-agent"]
 
 FROM scratch
 COPY --from=build /tourniquet-operator /tourniquet-operator

@@ -15,15 +15,15 @@ use serde_json::{Value, json};
 use simulation::Sim;
 use simulation::network::Engine;
 use simulation::operator::{Operator, same};
-use simulation::story::{engine, everybody_lets_go, happen, quiet_story, story};
-use tourniquet_response::{Observation, Settings, pass};
+use simulation::story::{Cluster, cluster, everybody_lets_go, happen, quiet_story, story};
+use tourniquet_response::{Observation, pass};
 
 use crate::fixtures::{POD, says};
 
 /// A failure leaves its seed beside this file, to be tried again first.
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig {
-        cases,
+        cases: std::env::var("CASES").map_or(cases, |it| it.parse().unwrap()),
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
         ..ProptestConfig::default()
     }
@@ -31,13 +31,17 @@ fn cases(cases: u32) -> ProptestConfig {
 
 const ENGINES: [Engine; 3] = [Engine::Cilium, Engine::Additive, Engine::None];
 
+fn clusters() -> impl Iterator<Item = Cluster> {
+    ENGINES.into_iter().flat_map(|engine| [false, true].map(|agents| Cluster { engine, agents }))
+}
+
 proptest! {
     #![proptest_config(cases(256))]
 
     /// Laws 1 to 4 and 7, in any story: overlapping responses, crashes, refused effects, other people's changes.
     #[test]
-    fn nothing_is_left_of_us_and_everything_of_others(engine in engine(), events in story()) {
-        let mut sim = Sim::new(engine);
+    fn nothing_is_left_of_us_and_everything_of_others(cluster in cluster(), events in story()) {
+        let mut sim = cluster.start();
         let mut operator = Operator::default();
         happen(&mut sim, &mut operator, &events);
         everybody_lets_go(&mut sim, &mut operator);
@@ -63,10 +67,25 @@ proptest! {
         }
     }
 
+    /// Where agents run, the same on every engine and on none.
+    #[test]
+    fn with_agents_every_response_that_lives_comes_to_hold(engine in 0..ENGINES.len(), events in quiet_story()) {
+        let mut sim = Sim::with_agents(ENGINES[engine]);
+        let mut operator = Operator::default();
+        happen(&mut sim, &mut operator, &events);
+        operator.settle(&mut sim);
+
+        let pod = sim.pods[POD].uid.clone();
+        for (name, response) in &sim.responses {
+            let holds = if sim.isolates_now(response, &pod) { "True/Cut" } else { "False/" };
+            prop_assert!(says(&sim.status(name), "Contained").starts_with(holds), "{}: {:?}", name, response.status);
+        }
+    }
+
     /// Once at rest, looking again plans nothing, and says the same.
     #[test]
-    fn planning_again_yields_nothing(engine in engine(), events in story()) {
-        let mut sim = Sim::new(engine);
+    fn planning_again_yields_nothing(cluster in cluster(), events in story()) {
+        let mut sim = cluster.start();
         let mut operator = Operator::default();
         happen(&mut sim, &mut operator, &events);
         operator.settle(&mut sim);
@@ -80,8 +99,8 @@ proptest! {
 
     /// In whatever order the API lists policies, responses, managers and containers, the decision is the same to the letter.
     #[test]
-    fn the_order_of_lists_does_not_matter(engine in engine(), events in story(), turn in 0..8usize) {
-        let mut sim = Sim::new(engine);
+    fn the_order_of_lists_does_not_matter(cluster in cluster(), events in story(), turn in 0..8usize) {
+        let mut sim = cluster.start();
         let mut operator = Operator::default();
         for event in events {
             happen(&mut sim, &mut operator, &[event]);
@@ -89,7 +108,7 @@ proptest! {
                 let world = sim.world_for(response);
                 let mut turned = world.clone();
                 turned.observed.values_mut().for_each(|seen| reorder(seen, turn));
-                let decide = |world| pass(response, world, &Settings::default());
+                let decide = |world| pass(response, world, &sim.settings());
                 similar_asserts::assert_eq!(decide(&world), decide(&turned));
             }
         }
@@ -97,8 +116,8 @@ proptest! {
 
     /// Law 1 for one response, whatever the pod and its namespace look like: apply, then undo, is the identity.
     #[test]
-    fn apply_then_undo_is_the_identity(engine in engine(), before in story()) {
-        let mut sim = Sim::new(engine);
+    fn apply_then_undo_is_the_identity(cluster in cluster(), before in story()) {
+        let mut sim = cluster.start();
         let mut operator = Operator::default();
         happen(&mut sim, &mut operator, &before);
         everybody_lets_go(&mut sim, &mut operator);
@@ -139,21 +158,21 @@ fn reorder(seen: &mut Observation, turn: usize) {
 /// n, each act of the play ends where it ends without a crash.
 #[test]
 fn a_crash_after_any_write_ends_in_the_same_state() {
-    for engine in ENGINES {
+    for cluster in clusters() {
         let mut undisturbed = Operator::default();
-        let expected = play(engine, &mut undisturbed);
+        let expected = play(cluster, &mut undisturbed);
         assert!(undisturbed.writes > 20, "the play has many writes: {}", undisturbed.writes);
         for crash_after in 1..=undisturbed.writes {
             let mut operator = Operator::that_crashes_after(crash_after);
-            let acts = play(engine, &mut operator);
-            similar_asserts::assert_eq!(acts, expected, "{:?}, crash after write {}", engine, crash_after);
+            let acts = play(cluster, &mut operator);
+            similar_asserts::assert_eq!(acts, expected, "{:?}, crash after write {}", cluster, crash_after);
         }
     }
 }
 
 /// What there is after each act.
-fn play(engine: Engine, operator: &mut Operator) -> Vec<Value> {
-    let mut sim = Sim::new(engine);
+fn play(cluster: Cluster, operator: &mut Operator) -> Vec<Value> {
+    let mut sim = cluster.start();
     sim.user_labels("team", "red");
     let mut acts = Vec::new();
     let mut act = |sim: &mut Sim, change: fn(&mut Sim)| {
@@ -175,6 +194,7 @@ fn timeless(sim: &Sim) -> Value {
         "labels": sim.pods.iter().map(|(name, pod)| (name, format!("{:?}", pod.labels))).collect::<Vec<_>>(),
         "open": sim.path(POD).open(),
         "traces": sim.traces(),
+        "containments": sim.agents.shown(),
         "network": sim.policies.network,
         "clusterwide": sim.policies.clusterwide.iter().map(|(name, it)| (name, &it.manifest)).collect::<Vec<_>>(),
         "responses": sim.responses,

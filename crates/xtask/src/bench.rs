@@ -19,6 +19,15 @@ pub enum BenchCommand {
         #[arg(long, default_value_t = 6)]
         rounds: u32,
     },
+    /// How long the agent's cut and the release take, from the resource to real connections
+    Cut {
+        /// Responses to measure, one after the other
+        #[arg(long, default_value_t = 100)]
+        rounds: u32,
+        /// What moves the pods' packets
+        #[arg(long, value_enum, default_value_t = Network::Cilium)]
+        network: Network,
+    },
 }
 
 impl BenchCommand {
@@ -27,24 +36,28 @@ impl BenchCommand {
     /// # Errors
     /// When the cluster does not come up, or something could not be measured.
     pub fn run(self) -> Result<ExitCode> {
-        let Self::Isolate { rounds } = self;
-        let built = install::executables(&["build", "--package", "tourniquet-e2e", "--bin", "measure"])?;
-        let program = built.into_iter().next().context("cargo built no measure")?.path;
+        let (program, rounds, network, agents) = match self {
+            // Policies only: it is their timing that is measured.
+            Self::Isolate { rounds } => ("measure", rounds, Network::Cilium, false),
+            Self::Cut { rounds, network } => ("measure_cut", rounds, network, true),
+        };
+        let built = install::executables(&["build", "--package", "tourniquet-e2e", "--bin", program])?;
+        let program = built.into_iter().next().context("cargo built no measurement")?.path;
         let traffic = install::build_traffic()?;
         let options = cluster::Options {
-            network: Some(Network::Cilium),
+            name: format!("bench-{network}"),
+            network: Some(network),
             profile: Some(Profile::Default),
-            ..cluster::Options::default()
         };
         let handle = cluster::ensure_up(&options)?;
-        // Policies only: it is their timing that is measured.
-        install::install_ours(&handle, false, &[])?;
+        install::install_ours(&handle, agents, &[])?;
         let status = Place::Ours(&handle)
-            .program(&program, Network::Cilium, false, &traffic, None)?
+            .program(&program, network, agents, &traffic, None)?
             .arg(rounds.to_string())
             .stdin(Stdio::null())
             .status()
             .context("cannot run the measurement")?;
+        cluster::down(&options.name)?;
         Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

@@ -64,13 +64,18 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Scenario {
-    /// Goes on connecting; returns once the first attempt has ended.
+    /// Goes on connecting, every 50 ms; returns once the first attempt has ended.
     pub async fn attempts(&self, from: &TestPod, to: &TestPod) -> Result<Attempts> {
+        self.attempts_every(50, from, to).await
+    }
+
+    /// The same with another pause, in milliseconds.
+    pub async fn attempts_every(&self, pause: u64, from: &TestPod, to: &TestPod) -> Result<Attempts> {
         let what = format!("{} to {}", from.name, to.name);
         let seen = Arc::new(Mutex::new(Vec::new()));
         let into = Arc::clone(&seen);
         let task = self
-            .lines(from, &["/traffic/traffic", "try", &to.address().to_string()], move |line| {
+            .lines(from, &["/traffic/traffic", "try", &to.address().to_string(), &pause.to_string()], move |line| {
                 lock(&into).extend(attempt(line));
             })
             .await?;

@@ -1,7 +1,7 @@
 //! What test pods run. One static program, mounted from a ConfigMap, so that any image and any cluster will do.
 //!
 //! - `traffic serve PORT` answers HTTP requests and echoes everything else, over TCP and UDP.
-//! - `traffic try ADDRESS` opens a connection every 50 ms and prints what became of it.
+//! - `traffic try ADDRESS [MILLISECONDS]` opens a connection every 50 ms, or as often as said, and prints what became of it.
 //! - `traffic stream tcp|udp ADDRESS` keeps one flow open, sends a number every 50 ms and prints what comes back.
 //! - `traffic stream tcp-push|udp-push ADDRESS` opens a flow and sends nothing more; the server sends a number every 50 ms.
 //!
@@ -30,12 +30,17 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args.as_slice() {
         ["serve", port] => port.parse().map_err(io::Error::other).and_then(serve),
-        ["try", address] => address.parse().map_err(io::Error::other).and_then(attempts),
+        ["try", address] => address.parse().map_err(io::Error::other).and_then(|address| attempts(address, EVERY)),
+        ["try", address, pause] => {
+            let pause = pause.parse().map(Duration::from_millis).map_err(io::Error::other);
+            let address = address.parse().map_err(io::Error::other);
+            address.and_then(|address| attempts(address, pause?))
+        }
         ["stream", "tcp", address] => address.parse().map_err(io::Error::other).and_then(stream_tcp),
         ["stream", "udp", address] => address.parse().map_err(io::Error::other).and_then(stream_udp),
         ["stream", "tcp-push", address] => address.parse().map_err(io::Error::other).and_then(pushed_tcp),
         ["stream", "udp-push", address] => address.parse().map_err(io::Error::other).and_then(pushed_udp),
-        _ => Err(io::Error::other("usage: traffic serve PORT | try ADDRESS | stream PROTOCOL ADDRESS")),
+        _ => Err(io::Error::other("usage: traffic serve PORT | try ADDRESS [MILLISECONDS] | stream PROTOCOL ADDRESS")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,7 +73,7 @@ fn serve(port: u16) -> io::Result<()> {
             }
             let Ok(pusher) = udp.try_clone() else { continue };
             thread::spawn(move || {
-                every(|| {
+                every(EVERY, || {
                     let _ = pusher.send_to(now().to_string().as_bytes(), from);
                     true
                 });
@@ -91,7 +96,7 @@ fn answer(mut connection: TcpStream) -> io::Result<()> {
             return Ok(());
         }
         if text == PUSH {
-            every(|| writeln!(connection, "{}", now()).is_ok());
+            every(EVERY, || writeln!(connection, "{}", now()).is_ok());
             return Ok(());
         }
         if text.starts_with(b"GET ") {
@@ -102,8 +107,8 @@ fn answer(mut connection: TcpStream) -> io::Result<()> {
 }
 
 /// Prints `start end answered|refused|timedout|unreachable` for each attempt, in the order in which they end.
-fn attempts(address: SocketAddr) -> io::Result<()> {
-    every(|| {
+fn attempts(address: SocketAddr, pause: Duration) -> io::Result<()> {
+    every(pause, || {
         thread::spawn(move || {
             let start = now();
             let word = match TcpStream::connect_timeout(&address, CONNECT) {
@@ -124,11 +129,11 @@ fn attempts(address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// Does something every 50 ms, until it fails or [`LIMIT`] has passed.
-fn every(mut act: impl FnMut() -> bool) {
+/// Does something again and again, until it fails or [`LIMIT`] has passed.
+fn every(pause: Duration, mut act: impl FnMut() -> bool) {
     let end = Instant::now() + LIMIT;
     while Instant::now() < end && act() {
-        thread::sleep(EVERY);
+        thread::sleep(pause);
     }
 }
 
@@ -161,7 +166,7 @@ fn stream_tcp(address: SocketAddr) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut writer = stream.try_clone()?;
     thread::spawn(move || {
-        every(|| writeln!(writer, "{}", now()).is_ok());
+        every(EVERY, || writeln!(writer, "{}", now()).is_ok());
         let _ = writer.shutdown(std::net::Shutdown::Write);
     });
     for line in BufReader::new(stream).lines() {
@@ -185,7 +190,7 @@ fn stream_udp(address: SocketAddr) -> io::Result<()> {
             }
         }
     });
-    every(|| {
+    every(EVERY, || {
         let _ = socket.send(now().to_string().as_bytes());
         true
     });

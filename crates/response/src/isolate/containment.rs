@@ -73,7 +73,7 @@ pub(super) fn join(cx: &Context<'_>, pod: &Pod) -> Result<Vec<Effect>, Unread> {
     let existing = of(cx)?;
     let ports = probe_ports(pod);
     let mut effects = Vec::new();
-    if !existing.is_some_and(|containment| containment.spec.probe_ports == ports) {
+    if existing.is_none_or(|containment| containment.spec.probe_ports != ports) {
         let spec = json!({
             "pod": { "namespace": cx.target.namespace, "name": cx.target.name, "uid": cx.target.uid },
             "nodeName": node,
@@ -83,7 +83,7 @@ pub(super) fn join(cx: &Context<'_>, pod: &Pod) -> Result<Vec<Effect>, Unread> {
         let manager = names::OPERATOR_MANAGER.to_owned();
         effects.push(Effect::Apply { object, manager, fields: json!({ "spec": spec }) });
     }
-    if !existing.is_some_and(|containment| containment.spec.holders.contains_key(cx.response_uid)) {
+    if existing.is_none_or(|containment| !containment.spec.holders.contains_key(cx.response_uid)) {
         let holders = json!({ cx.response_uid: { "response": cx.response_name } });
         let object = object(namespace, cx, existing);
         let manager = names::field_manager(cx.response_uid);

@@ -54,9 +54,13 @@ impl Sim {
         self.responses.get(name).and_then(|response| response.status.clone()).unwrap_or_default()
     }
 
-    fn store(&mut self, mut response: IncidentResponse) -> IncidentResponse {
+    pub(super) fn next_version(&mut self) -> String {
         self.versions += 1;
-        response.metadata.resource_version = Some(self.versions.to_string());
+        self.versions.to_string()
+    }
+
+    fn store(&mut self, mut response: IncidentResponse) -> IncidentResponse {
+        response.metadata.resource_version = Some(self.next_version());
         let name = response.metadata.name.clone().expect("a response has a name");
         let finalized = response.metadata.finalizers.iter().flatten().next().is_none();
         if response.metadata.deletion_timestamp.is_some() && finalized {
@@ -110,11 +114,17 @@ impl Sim {
             return Err(format!("cannot {effect}: the API server is busy"));
         }
         let done = match effect {
+            Effect::Apply { object: of, manager, fields } if of.kind == Kind::Containment => {
+                self.apply_containment(of, manager, fields)
+            }
+            Effect::Withdraw { object: of, manager } if of.kind == Kind::Containment => {
+                self.apply_containment(of, manager, &Value::Null)
+            }
             Effect::Apply { object: pod, manager, fields } => self.apply(pod, manager, &fields["metadata"]["labels"]),
             Effect::Withdraw { object: pod, manager } => self.apply(pod, manager, &json!({})),
             Effect::Put { object: of, manifest, .. } => self.put(of, manifest),
-            Effect::Delete { object: of, .. } => {
-                self.delete(of);
+            Effect::Delete { object: of, version } => {
+                self.delete(of, version.as_deref());
                 Ok(())
             }
         };
@@ -184,7 +194,7 @@ impl Sim {
         json!({ "metadata": { "uid": self.issue_uid(), "resourceVersion": "1" } })
     }
 
-    fn delete(&mut self, of: &ObjectRef) {
+    fn delete(&mut self, of: &ObjectRef, version: Option<&str>) {
         match of.kind {
             Kind::NetworkPolicy => {
                 self.policies.network.retain(|name, policy| *name != of.name || policy.metadata.uid != of.uid);
@@ -192,7 +202,8 @@ impl Sim {
             Kind::CiliumClusterwideNetworkPolicy => self.policies.clusterwide.retain(|name, policy| {
                 *name != of.name || policy.manifest["metadata"]["uid"].as_str() != of.uid.as_deref()
             }),
-            Kind::Pod | Kind::Containment => panic!("nothing deletes {of}"),
+            Kind::Containment => self.delete_containment(of, version),
+            Kind::Pod => panic!("nothing deletes {of}"),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tourniquet_api::{IncidentResponse, PinnedTarget, names};
 use tourniquet_response::{Effect, Kind};
 
+use super::agents::AGENTS;
 use super::{BYSTANDER, Sim};
 use crate::fixtures::{POD, says};
 
@@ -88,6 +89,7 @@ impl Sim {
             bystander.labels, self.untouched.pods[BYSTANDER].labels,
             "law 3: a pod that no response targets was touched"
         );
+        assert!(!self.agents.cut(&bystander.uid), "law 3: a pod that no response targets was cut");
     }
 
     /// Neither deleted, released, expired, refused nor a dry run, and about this pod.
@@ -116,10 +118,37 @@ impl Sim {
         if object.kind == Kind::Pod {
             let pinned = |target: &PinnedTarget| object.uid.as_ref() == Some(&target.uid);
             assert!(self.status(response).targets.iter().any(pinned), "{effect}: not the pinned pod");
+        } else if object.kind == Kind::Containment {
+            let pinned = |target: &PinnedTarget| object.name == target.uid;
+            assert!(self.status(response).targets.iter().any(pinned), "{effect}: not of the pinned pod");
+            assert_eq!(object.namespace.as_deref(), Some(AGENTS), "{effect}: nowhere that an agent looks");
+            check_containment(effect, uid);
         } else {
             assert_eq!(object.name, names::policy(uid), "{effect}: not an object of this response");
             let unbound = matches!(effect, Effect::Delete { .. }) && object.uid.is_none();
             assert!(!unbound, "{effect}: deletes whatever has the name");
         }
+    }
+}
+
+/// A response changes its own entry and no other one's, and takes away only what it has looked at.
+fn check_containment(effect: &Effect, uid: &str) {
+    match effect {
+        Effect::Apply { manager, fields, .. } if manager == names::OPERATOR_MANAGER => {
+            assert!(fields["spec"]["holders"].is_null(), "{effect}: the entries are the responses' own");
+        }
+        Effect::Apply { manager, fields, .. } => {
+            assert_eq!(*manager, names::field_manager(uid), "{effect}: by somebody else");
+            let holders: Vec<&String> = fields["spec"]["holders"].as_object().into_iter().flat_map(|it| it.keys()).collect();
+            assert_eq!(holders, [uid], "{effect}: not the response's own entry");
+        }
+        Effect::Withdraw { object, manager } => {
+            assert_eq!(*manager, names::field_manager(uid), "{effect}: of somebody else");
+            assert!(object.uid.is_some(), "{effect}: could create one");
+        }
+        Effect::Delete { object, version } => {
+            assert!(object.uid.is_some() && version.is_some(), "{effect}: somebody may have joined meanwhile");
+        }
+        Effect::Put { .. } => panic!("{effect}: takes other responses' entries away"),
     }
 }

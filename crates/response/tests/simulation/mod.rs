@@ -11,6 +11,7 @@
     reason = "helpers of tests: a panic is a failed test"
 )]
 
+pub(crate) mod agents;
 mod api;
 mod labels;
 mod laws;
@@ -23,13 +24,15 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::json;
 use tourniquet_api::{Answer, IncidentResponse, names};
 use tourniquet_response::{
     ClusterwidePolicy, Observation, Pass, PeerResponse, Reach, Read, Settings, World, pass, peer,
 };
 
+use self::agents::{AGENTS, Agents};
 use self::labels::Labels;
 use self::laws::Laws;
 use self::network::{Clusterwide, Endpoint, Engine, Path, Policies, additive};
@@ -44,6 +47,7 @@ pub(crate) struct SimPod {
     pub(crate) uid: String,
     pub(crate) labels: Labels,
     pub(crate) finished: bool,
+    node: String,
     ip: String,
 }
 
@@ -65,6 +69,7 @@ pub(crate) struct Sim {
     pub(crate) responses: BTreeMap<String, IncidentResponse>,
     /// The next effect is refused by the API server.
     pub(crate) fail_next: bool,
+    pub(crate) agents: Agents,
     endpoints: BTreeMap<String, Endpoint>,
     attempts: BTreeMap<(String, SocketAddr), Option<Reach>>,
     laws: Laws,
@@ -73,6 +78,13 @@ pub(crate) struct Sim {
 }
 
 impl Sim {
+    /// A namespace with two pods of one workload, and an agent on each node.
+    pub(crate) fn with_agents(engine: Engine) -> Self {
+        let mut sim = Self::new(engine);
+        sim.agents.installed = true;
+        sim
+    }
+
     /// A namespace with two pods of one workload.
     pub(crate) fn new(engine: Engine) -> Self {
         let mut sim = Self {
@@ -83,6 +95,7 @@ impl Sim {
             untouched: Untouched::default(),
             responses: BTreeMap::new(),
             fail_next: false,
+            agents: Agents::default(),
             endpoints: BTreeMap::new(),
             attempts: BTreeMap::new(),
             laws: Laws::default(),
@@ -105,7 +118,9 @@ impl Sim {
         let mut labels = Labels::default();
         labels.set("kube-controller-manager", "app", "web");
         let ip = format!("10.1.{}.{}", self.uids / 250, self.uids % 250);
-        let pod = SimPod { uid, labels, finished: false, ip };
+        let node = format!("node-of-{name}-{}", self.uids);
+        self.agents.nodes.insert(node.clone());
+        let pod = SimPod { uid, labels, finished: false, node, ip };
         self.untouched.pods.insert(name.to_owned(), pod.clone());
         self.pods.insert(name.to_owned(), pod);
     }
@@ -131,11 +146,13 @@ impl Sim {
                 policy.valid = true;
             }
         }
+        self.agents_act();
         self.changed();
     }
 
     /// Something changed: the engine follows, the attempts find out, and no law is broken.
     pub(crate) fn changed(&mut self) {
+        self.forget_cuts();
         for (name, endpoint) in &mut self.endpoints {
             let pod = self.pods.get(name).filter(|pod| endpoint.serves(&pod.uid));
             if let Some(pod) = pod {
@@ -155,6 +172,9 @@ impl Sim {
     /// What the network really lets through.
     pub(crate) fn path(&self, name: &str) -> Path {
         let Some(pod) = self.pods.get(name) else { return Path { ingress: false, egress: false } };
+        if self.agents.cut(&pod.uid) {
+            return Path { ingress: false, egress: false };
+        }
         match self.engine {
             Engine::None => Path::OPEN,
             Engine::Additive => additive(&pod.labels.values, &self.policies.network),
@@ -185,16 +205,22 @@ impl Sim {
         self.attempts.clear();
     }
 
+    /// Where agents run, the operator is told where to meet them.
+    pub(crate) fn settings(&self) -> Settings {
+        let agent_namespace = self.agents.installed.then(|| AGENTS.to_owned());
+        Settings { agent_namespace, ..Settings::default() }
+    }
+
     /// Decides about a response as it was read, looking at the cluster as it is.
     pub(crate) fn decide(&self, response: &IncidentResponse) -> Pass {
         let world = self.world_for(response);
-        pass(response, &world, &Settings::default()).expect("everything was looked at")
+        pass(response, &world, &self.settings()).expect("everything was looked at")
     }
 
     /// Everything that has to be seen to decide about a response.
     pub(crate) fn world_for(&self, response: &IncidentResponse) -> World {
         let mut world = World::new(self.now);
-        while let Err(unread) = pass(response, &world, &Settings::default()) {
+        while let Err(unread) = pass(response, &world, &self.settings()) {
             assert!(!unread.0.is_empty(), "nothing is asked for, and nothing decided");
             for read in unread.0 {
                 let seen = self.see(&read, response.metadata.uid.as_deref().unwrap_or_default());
@@ -223,8 +249,14 @@ impl Sim {
                 Observation::ClusterwidePolicy(self.policies.clusterwide.get(name).map(Clusterwide::shown))
             }
             Read::AdmissionBackends { .. } => Observation::AdmissionBackends(Vec::new()),
-            Read::Containment { .. } => Observation::Containment(None),
-            Read::Node { .. } => Observation::Node(None),
+            Read::Containment { namespace, name } => {
+                let stored = self.agents.containments.get(name).filter(|_| namespace == AGENTS);
+                Observation::Containment(stored.map(|stored| Box::new(stored.containment.clone())))
+            }
+            Read::Node { name } => {
+                let node = self.agents.nodes.get(name).map(|name| json!({ "metadata": { "name": name } }));
+                Observation::Node(node.map(|node| Box::new(object::<Node>(node))))
+            }
             Read::Responses => Observation::Responses(self.peers()),
             Read::Control { address } => Observation::Control(self.attempt(*address)),
             Read::Reach { address } => {
@@ -242,7 +274,7 @@ impl Sim {
         let ours = |name: &&String| name.starts_with(names::OPERATOR_MANAGER);
         let policies = self.policies.network.keys().chain(self.policies.clusterwide.keys()).filter(ours);
         let managers = self.pods.values().flat_map(|pod| pod.labels.managers(names::OPERATOR_MANAGER));
-        policies.map(String::as_str).chain(managers).map(str::to_owned).collect()
+        policies.map(String::as_str).chain(managers).map(str::to_owned).chain(self.agents.traces()).collect()
     }
 }
 
@@ -254,6 +286,7 @@ impl SimPod {
         pod.metadata.creation_timestamp = Some(Time(noon()));
         pod.metadata.labels = Some(self.labels.values.clone());
         pod.metadata.managed_fields = Some(self.labels.managed_fields());
+        pod.spec.get_or_insert_default().node_name = Some(self.node.clone());
         let status = pod.status.get_or_insert_default();
         status.pod_ip = Some(self.ip.clone());
         status.phase = Some(if self.finished { "Succeeded" } else { "Running" }.to_owned());

@@ -21,6 +21,8 @@ pub(crate) enum Tampering {
     NarrowsDenyPolicy,
     RemovesIsolationLabel,
     RemovesContainedLabel,
+    DeletesContainment,
+    RemovesHolder,
 }
 
 impl Sim {
@@ -67,7 +69,7 @@ impl Sim {
 
     pub(crate) fn user_removes(&mut self, name: &str) {
         // It may be what kept the pod silent.
-        if self.policies.network.contains_key(name) && !self.cilium_serves() {
+        if self.policies.network.contains_key(name) && !self.firm() {
             self.laws.disturbed();
         }
         self.untouched.policies.network.remove(name);
@@ -142,6 +144,8 @@ impl Sim {
             }
             Tampering::RemovesIsolationLabel => self.take_label(&names::isolation_label(&uid)),
             Tampering::RemovesContainedLabel => self.user_unlabels(names::CONTAINED_LABEL),
+            Tampering::DeletesContainment => self.take_containment(),
+            Tampering::RemovesHolder => self.take_holder(&uid),
         }
         self.changed();
     }
@@ -155,15 +159,17 @@ impl Sim {
     /// Where nothing denies, what others change can open the pod at once; that is theirs, and reported after the next look.
     fn others_changed(&mut self) {
         let opened = self.pods.get(POD).is_some_and(|pod| additive(&pod.labels.values, &self.policies.network).open());
-        if opened && !self.cilium_serves() {
+        if opened && !self.firm() {
             self.laws.disturbed();
         }
         self.changed();
     }
 
-    fn cilium_serves(&self) -> bool {
+    /// Whether what holds the pod holds it against whatever others do to policies and labels.
+    fn firm(&self) -> bool {
         let uid = self.pods.get(POD).map(|pod| pod.uid.as_str()).unwrap_or_default();
-        self.engine == Engine::Cilium
-            && self.endpoints.get(POD).is_some_and(|endpoint| endpoint.serves(uid) && !endpoint.unreported)
+        let serves = self.engine == Engine::Cilium
+            && self.endpoints.get(POD).is_some_and(|endpoint| endpoint.serves(uid) && !endpoint.unreported);
+        serves || self.agents.cut(uid)
     }
 }

@@ -5,6 +5,7 @@ use serde_json::json;
 use tourniquet_api::names;
 
 use super::Sim;
+use super::agents::Mood;
 use super::network::Engine;
 use super::operator::Operator;
 use super::outsiders::Tampering;
@@ -44,6 +45,11 @@ pub(crate) enum Event {
     VanishPod,
     FinishPod,
     LoseEndpoint,
+    /// The agents look, and do what they are asked for.
+    AgentsAct,
+    AgentsBecome(Mood),
+    TamperCut,
+    VanishNode,
 }
 
 /// The labels that others use; the second is the one that we put on every isolated pod.
@@ -67,6 +73,7 @@ fn work() -> impl Strategy<Value = Event> {
         2 => Just(Event::Crash),
         1 => Just(Event::Fail),
         4 => (1..40i64).prop_map(Event::Wait),
+        4 => Just(Event::AgentsAct),
     ]
 }
 
@@ -96,8 +103,21 @@ fn tampering() -> impl Strategy<Value = Event> {
         Tampering::NarrowsDenyPolicy,
         Tampering::RemovesIsolationLabel,
         Tampering::RemovesContainedLabel,
+        Tampering::DeletesContainment,
+        Tampering::RemovesHolder,
     ]);
     (how, response()).prop_map(|(how, response)| Event::Tamper(how, response))
+}
+
+/// What befalls agents and nodes.
+fn nodes() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        3 => Just(Event::AgentsBecome(Mood::Away)),
+        4 => Just(Event::AgentsBecome(Mood::Works)),
+        1 => Just(Event::AgentsBecome(Mood::Fails)),
+        2 => Just(Event::TamperCut),
+        1 => Just(Event::VanishNode),
+    ]
 }
 
 /// A story with nobody but us and the passing of time.
@@ -107,11 +127,26 @@ pub(crate) fn quiet_story() -> impl Strategy<Value = Vec<Event>> {
 
 /// A story in which everybody takes part.
 pub(crate) fn story() -> impl Strategy<Value = Vec<Event>> {
-    proptest::collection::vec(prop_oneof![10 => work(), 3 => others(), 1 => tampering()], 1..60)
+    proptest::collection::vec(prop_oneof![10 => work(), 3 => others(), 1 => tampering(), 2 => nodes()], 1..60)
 }
 
-pub(crate) fn engine() -> impl Strategy<Value = Engine> {
-    prop_oneof![3 => Just(Engine::Cilium), 2 => Just(Engine::Additive), 1 => Just(Engine::None)]
+/// A cluster in which nothing has happened yet: any engine, with agents and without.
+pub(crate) fn cluster() -> impl Strategy<Value = Cluster> {
+    let engine = prop_oneof![3 => Just(Engine::Cilium), 2 => Just(Engine::Additive), 2 => Just(Engine::None)];
+    (engine, proptest::bool::ANY).prop_map(|(engine, agents)| Cluster { engine, agents })
+}
+
+/// What there is besides the pods.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cluster {
+    pub(crate) engine: Engine,
+    pub(crate) agents: bool,
+}
+
+impl Cluster {
+    pub(crate) fn start(self) -> Sim {
+        if self.agents { Sim::with_agents(self.engine) } else { Sim::new(self.engine) }
+    }
 }
 
 /// Lets it all happen. The laws that hold at every moment are checked on the way.
@@ -144,6 +179,10 @@ pub(crate) fn happen(sim: &mut Sim, operator: &mut Operator, events: &[Event]) {
             Event::VanishPod => sim.pod_vanishes(),
             Event::FinishPod => sim.pod_finishes(),
             Event::LoseEndpoint => sim.endpoint_vanishes(),
+            Event::AgentsAct => sim.agents_act(),
+            Event::AgentsBecome(mood) => sim.agents_become(*mood),
+            Event::TamperCut => sim.cut_is_tampered(),
+            Event::VanishNode => sim.node_vanishes(),
         }
     }
 }
@@ -164,10 +203,11 @@ fn users_policy(which: usize) -> k8s_openapi::api::networking::v1::NetworkPolicy
     }
 }
 
-/// Everybody lets go, and the operator comes to its end.
+/// Everybody lets go, agents run that can, and the operator comes to its end.
 pub(crate) fn everybody_lets_go(sim: &mut Sim, operator: &mut Operator) {
     for name in RESPONSES {
         sim.delete_response(name);
     }
+    sim.agents_become(Mood::Works);
     operator.settle(sim);
 }
