@@ -203,15 +203,15 @@ pub fn verify(namespace: &NetNs, allow: &Allow, hooks: Hooks) -> Result<State, C
         let failed = |action| move |source| CutError::Kernel { inode, action, source };
         let mut netfilter = Netlink::netfilter().map_err(failed("open a netfilter socket"))?;
         let interfaces = links::but_loopback().map_err(failed("list the interfaces"))?;
-        let mut found = Difference::Absent;
-        // Either is as tight.
-        for end in [End::Told, End::Silent] {
+        let mut compare = |end| {
             let table = rules::table(hooks, &interfaces, allow, end);
-            found = read::compare(&mut netfilter, &table).map_err(failed("read the nftables"))?;
-            if found == Difference::None {
-                break;
-            }
-        }
+            read::compare(&mut netfilter, &table).map_err(failed("read the nftables"))
+        };
+        let found = match compare(End::Silent)? {
+            // The other end is as tight; the difference to the usual one is what a responder should read.
+            Difference::Some(_) if compare(End::Told)? == Difference::None => Difference::None,
+            found => found,
+        };
         match found {
             Difference::None => Ok(State::Cut),
             Difference::Some(difference) => Ok(State::Altered(difference)),
