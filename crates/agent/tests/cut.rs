@@ -4,7 +4,9 @@
 
 mod lab;
 
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use tourniquet_agent::cut::{Allow, Hooks, State, cut, is_cut, lift, verify};
 
@@ -122,6 +124,32 @@ fn at_the_interfaces() {
 #[test]
 fn at_the_ip_hooks() {
     stops_and_goes_on(Hooks::Inet);
+}
+
+/// Longer than a sender lives that is told of each drop at the interface: 15 tries every 500 ms.
+#[test]
+fn a_long_cut_breaks_no_connection() {
+    std::thread::scope(|scope| {
+        for hooks in [Hooks::Netdev, Hooks::Inet] {
+            scope.spawn(move || {
+                let lab = serving();
+                let mut outwards = connect(&lab.pod, V4.pod, to(V4.outsider, UNPROBED), PATIENCE).expect("outwards");
+                let mut inwards = connect(&lab.node, V4.outsider, to(V4.pod, UNPROBED), PATIENCE).expect("inwards");
+                assert_eq!(cut(&lab.pod, &lab.allow(), hooks).expect("the cut").fallback, None);
+                for stream in [&mut outwards, &mut inwards] {
+                    stream.write_all(b"during").expect("the stream is open");
+                }
+                std::thread::sleep(Duration::from_secs(10));
+                assert!(lift(&lab.pod).expect("lifted"));
+                let lifted = Instant::now();
+                for (way, stream) in [("outwards", &mut outwards), ("inwards", &mut inwards)] {
+                    assert!(comes(stream, b"during", 6 * PATIENCE), "{hooks:?} {way}: dead after the release");
+                    println!("{hooks:?} {way}: goes on {:?} after the release", lifted.elapsed());
+                    assert!(echoes(stream, b"after", PATIENCE));
+                }
+            });
+        }
+    });
 }
 
 #[test]

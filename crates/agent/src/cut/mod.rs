@@ -10,13 +10,15 @@
 //! | TCP from the node's addresses to the probed ports | the kubelet's http, tcp and gRPC probes |
 //! | TCP from the probed ports to the node's addresses, with ACK or RST set | replies, and no connection of the pod's own |
 //!
-//! Loopback is untouched. The packets are dropped silently: the sender's TCP waits, and open connections go on after
-//! [`lift`].
+//! Loopback is untouched. The packets vanish as on a wire that is cut somewhere else: open connections go on after
+//! [`lift`], when TCP tries again (after as long as the cut lasted at the most, and never more than two minutes). One
+//! that the pod or its peer sends on ends after a quarter of an hour, as it does in any other outage.
 //!
 //! # What a pod can do about it
 //!
-//! * With CAP_NET_ADMIN: remove the table, or rename an interface. [`watch`] notices, [`cut`] puts it back. An interface
-//!   that it moves to a namespace of its own takes no hook along: cut the namespaces of [`crate::pods::Stray`] too.
+//! * With CAP_NET_ADMIN: remove the table, or rename an interface. [`watch`] notices, [`cut`] puts it back. An
+//!   interface that it moves to a namespace of its own takes no hook along: cut the namespaces of
+//!   [`crate::pods::Stray`] too.
 //! * With CAP_NET_RAW, which containers have by default: a raw socket still *sees* what arrives, since the kernel
 //!   hands frames to packet sockets before the ingress hook. It cannot answer through a packet socket, whatever
 //!   protocol it claims: the bytes of the frame are compared, not the sender's word for them. An AF_XDP socket hands
@@ -27,89 +29,28 @@
 //!
 //! [`watch`]: crate::watch
 
+mod allow;
 mod links;
 mod netlink;
 pub mod queues;
 mod read;
 mod rules;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
 
 use netlink_packet_netfilter::nftables::NfTablesMessage;
 use nix::errno::Errno;
 
+pub use self::allow::{Allow, AllowError, MOST};
 use self::links::Name;
 use self::netlink::{Netlink, Refused};
 use self::read::Difference;
-use self::rules::{Family, Table};
+use self::rules::{End, Family, Table};
 use crate::netns::NetNs;
 
 /// How often cutting starts anew while interfaces come and go under it.
 const TRIES: usize = 5;
-
-/// What still passes: the kubelet's probes, and nothing else.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Allow {
-    nodes: BTreeSet<IpAddr>,
-    ports: BTreeSet<u16>,
-}
-
-/// The most addresses or ports. A pod has some probes, a node some addresses; this many still fit one message to the
-/// kernel.
-pub const MOST: usize = 64;
-
-/// Why something cannot be allowed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AllowError {
-    /// No host has this address.
-    #[error("{0} cannot be an address that a node probes from; give the node's own addresses")]
-    NotAHost(IpAddr),
-    /// No connection has this port.
-    #[error("0 is no port; give the ports of the pod's probes by number")]
-    NotAPort,
-    /// Too many.
-    #[error(
-        "{0} {1} are more than the {MOST} that a cut can let through; give only those that the kubelet's probes use"
-    )]
-    TooMany(usize, &'static str),
-}
-
-impl Allow {
-    /// Connections from `nodes` to `ports` pass, and replies. No port: nothing passes.
-    ///
-    /// # Errors
-    /// When an address or a port can be none, or there are too many. A hole is never guessed.
-    pub fn new(
-        nodes: impl IntoIterator<Item = IpAddr>,
-        ports: impl IntoIterator<Item = u16>,
-    ) -> Result<Self, AllowError> {
-        let nodes: BTreeSet<IpAddr> = nodes.into_iter().map(|address| address.to_canonical()).collect();
-        let ports: BTreeSet<u16> = ports.into_iter().collect();
-        if let Some(address) = nodes
-            .iter()
-            .find(|it| it.is_unspecified() || it.is_loopback() || it.is_multicast() || **it == IpAddr::from([255; 4]))
-        {
-            return Err(AllowError::NotAHost(*address));
-        }
-        if ports.contains(&0) {
-            return Err(AllowError::NotAPort);
-        }
-        for (count, what) in [(nodes.len(), "node addresses"), (ports.len(), "probe ports")] {
-            if count > MOST {
-                return Err(AllowError::TooMany(count, what));
-            }
-        }
-        Ok(Self { nodes, ports })
-    }
-
-    /// Nothing passes but neighbour discovery.
-    pub fn nothing() -> Self {
-        Self { nodes: BTreeSet::new(), ports: BTreeSet::new() }
-    }
-}
 
 /// Where in the kernel the cut is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +59,7 @@ pub enum Hooks {
     Netdev,
     /// Where IP packets enter and leave the namespace, on whatever interface, also one that appears later. Not covered:
     /// frames that the pod sends on packet sockets (AF_PACKET, needs CAP_NET_RAW) and protocols other than IP. A sender
-    /// in the pod sees "operation not permitted", and its open connections go on later after a release, since its TCP
-    /// backs off.
+    /// in the pod sees "operation not permitted".
     Inet,
 }
 
@@ -132,7 +72,8 @@ pub struct Cut {
     pub interfaces: Vec<String>,
     /// Whether this call has changed anything. False: it was there already, to the last rule.
     pub changed: bool,
-    /// Why it is not at [`Hooks::Netdev`], when that was wanted.
+    /// What this kernel cannot do, for the responder: hooks at interfaces, when those were wanted, or dropping
+    /// silently.
     pub fallback: Option<String>,
 }
 
@@ -193,21 +134,22 @@ pub enum CutError {
 /// # Errors
 /// See [`CutError`]. Before `Unverified` nothing has changed.
 pub fn cut(namespace: &NetNs, allow: &Allow, hooks: Hooks) -> Result<Cut, CutError> {
-    inside(namespace, |inode| put(inode, hooks, |hooks, interfaces| rules::table(hooks, interfaces, allow)))
+    inside(namespace, |inode| put(inode, hooks, |hooks, interfaces, end| rules::table(hooks, interfaces, allow, end)))
 }
 
 /// Cuts the namespace of this thread off by a table.
-fn put(inode: u64, mut wanted: Hooks, table: impl Fn(Hooks, &[Name]) -> Table) -> Result<Cut, CutError> {
+fn put(inode: u64, mut wanted: Hooks, table: impl Fn(Hooks, &[Name], End) -> Table) -> Result<Cut, CutError> {
     let failed = |action| move |source| CutError::Kernel { inode, action, source };
     let mut netfilter = Netlink::netfilter().map_err(failed("open a netfilter socket"))?;
     let mut fallback = None;
+    let mut end = End::Silent;
     let mut changed = false;
     let mut difference = String::new();
     for _ in 0..TRIES {
         let interfaces = links::but_loopback().map_err(failed("list the interfaces"))?;
         // Without an interface there is no hook at one. The other hooks hold whatever appears.
         let hooks = if interfaces.is_empty() { Hooks::Inet } else { wanted };
-        let table = table(hooks, &interfaces);
+        let table = table(hooks, &interfaces, end);
         let found = read::compare(&mut netfilter, &table).map_err(failed("read the nftables"))?;
         match found {
             Difference::None => {
@@ -226,6 +168,15 @@ fn put(inode: u64, mut wanted: Hooks, table: impl Fn(Hooks, &[Name]) -> Table) -
         messages.extend(rules::create(&table));
         match netfilter.transact(messages) {
             Ok(()) => changed = true,
+            // An expression that the kernel does not have (NFT_FWD_NETDEV): the table itself was made in the same
+            // transaction.
+            Err(Refused::At { message, source }) if message.starts_with(rules::NEW_RULE) && end == End::Silent => {
+                fallback = Some(format!(
+                    "the kernel cannot drop silently ({message}: {source}): connections that the pod has open, and sends on, \
+                     break after some 8 s"
+                ));
+                end = End::Told;
+            }
             // The table or an interface went away in between: look again. Never a reason for weaker hooks, since
             // somebody in the pod may do it on purpose.
             Err(Refused::At { message, source }) if gone(&source) => difference = format!("{message}: {source}"),
@@ -252,8 +203,16 @@ pub fn verify(namespace: &NetNs, allow: &Allow, hooks: Hooks) -> Result<State, C
         let failed = |action| move |source| CutError::Kernel { inode, action, source };
         let mut netfilter = Netlink::netfilter().map_err(failed("open a netfilter socket"))?;
         let interfaces = links::but_loopback().map_err(failed("list the interfaces"))?;
-        let table = rules::table(hooks, &interfaces, allow);
-        match read::compare(&mut netfilter, &table).map_err(failed("read the nftables"))? {
+        let mut compare = |end| {
+            let table = rules::table(hooks, &interfaces, allow, end);
+            read::compare(&mut netfilter, &table).map_err(failed("read the nftables"))
+        };
+        let found = match compare(End::Silent)? {
+            // The other end is as tight; the difference to the usual one is what a responder should read.
+            Difference::Some(_) if compare(End::Told)? == Difference::None => Difference::None,
+            found => found,
+        };
+        match found {
             Difference::None => Ok(State::Cut),
             Difference::Some(difference) => Ok(State::Altered(difference)),
             Difference::Absent => {
@@ -343,22 +302,22 @@ type Message = (Family, NfTablesMessage, u16);
 mod tests {
     use std::process::Command;
 
-    use netlink_packet_netfilter::nftables::HookNumber;
+    use netlink_packet_netfilter::nftables::{Expressions, HookNumber};
     use nix::sched::{CloneFlags, unshare};
 
-    use super::{Allow, Hooks, put, read, rules};
+    use super::{Allow, End, Hooks, put, read, rules};
     use crate::cut::netlink::Netlink;
 
     /// A kernel without the egress hook, as far as one kernel can play another: it is asked for a hook that it does not
     /// have.
     #[test]
-    fn a_hook_that_the_kernel_does_not_have() {
+    fn what_the_kernel_does_not_have() {
         let on_its_own = std::thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).expect("this test makes a network namespace: run it as root");
             let arguments = ["link", "add", "eth0", "type", "veth", "peer", "name", "eth1"];
             assert!(Command::new("ip").args(arguments).status().expect("the program ip").success());
-            let older = |hooks, interfaces: &[_]| {
-                let mut table = rules::table(hooks, interfaces, &Allow::nothing());
+            let older = |hooks, interfaces: &[_], end| {
+                let mut table = rules::table(hooks, interfaces, &Allow::nothing(), end);
                 if hooks == Hooks::Netdev
                     && let Some(base) = table.chains.last_mut().and_then(|chain| chain.base.as_mut())
                 {
@@ -373,6 +332,22 @@ mod tests {
             let again = put(0, Hooks::Netdev, older).expect("cut");
             assert_eq!((again.hooks, again.changed), (Hooks::Inet, false));
             assert!(again.fallback.is_some());
+            // And one without the expression that drops silently.
+            let without = |hooks, interfaces: &[_], end| {
+                let mut table = rules::table(hooks, interfaces, &Allow::nothing(), end);
+                if end == End::Silent
+                    && let Some(rule) = table.chains.last_mut().and_then(|chain| chain.rules.last_mut())
+                {
+                    let unknown = Expressions::Other { expression_type: "nosuch".into(), attributes: Vec::new() };
+                    *rule = vec![unknown.into()];
+                }
+                table
+            };
+            let made = put(0, Hooks::Netdev, without).expect("cut all the same");
+            assert_eq!((made.hooks, made.changed), (Hooks::Netdev, true));
+            assert!(made.fallback.expect("and says so").contains("cannot drop silently"));
+            assert!(!put(0, Hooks::Netdev, without).expect("cut").changed);
+            put(0, Hooks::Inet, older).expect("cut");
             let mut netfilter = Netlink::netfilter().expect("a socket");
             assert_eq!(read::present(&mut netfilter).expect("read"), [rules::Family::Inet]);
         });

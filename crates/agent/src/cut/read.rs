@@ -186,6 +186,9 @@ fn same(meant: &ListAttribute<ExpressionAttribute>, held: &ListAttribute<Express
             (Expressions::Payload(meant), Expressions::Payload(held)) => {
                 covers(meant, held, |it| matches!(it, Payload::Other(_)))
             }
+            (Expressions::Other { attributes: meant, .. }, Expressions::Other { attributes: held, .. }) => {
+                meant == held
+            }
             _ => false,
         }
 }

@@ -28,6 +28,8 @@ pub(super) const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
 /// `NFTA_DEVICE_NAME`, `include/uapi/linux/netfilter/nf_tables.h`.
 pub(super) const NFTA_DEVICE_NAME: u16 = 1;
+/// `NFTA_FWD_SREG_DEV`, the same file: the register that holds the interface's index.
+const NFTA_FWD_SREG_DEV: u16 = 1;
 /// `NFT_PAYLOAD_LL_HEADER`, `_NETWORK_HEADER` and `_TRANSPORT_HEADER`, the same file.
 const LINK: u32 = 0;
 const NETWORK: u32 = 1;
@@ -82,8 +84,19 @@ pub(super) struct Base {
     pub(super) devices: Vec<Name>,
 }
 
+/// How the last frame of a chain of rules is told that it goes nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// The sender in the pod hears nothing, as from a wire that is cut somewhere else. Only at an interface's egress.
+    Silent,
+    /// The sender is told. At an interface's egress (NET_XMIT_DROP) TCP takes it for a full queue, tries again every
+    /// 500 ms without backing off, and gives up after 15 tries: measured, a connection with unacknowledged data is dead
+    /// after 8 s.
+    Told,
+}
+
 /// The table for these interfaces and probes.
-pub(super) fn table(hooks: Hooks, interfaces: &[Name], allow: &Allow) -> Table {
+pub(super) fn table(hooks: Hooks, interfaces: &[Name], allow: &Allow, end: End) -> Table {
     // The outermost place on both ways: what another chain would redirect or rewrite is judged as it is on the wire.
     let (family, ingress, egress) = match hooks {
         Hooks::Netdev => {
@@ -174,6 +187,7 @@ pub(super) fn table(hooks: Hooks, interfaces: &[Name], allow: &Allow) -> Table {
                         }
                     }))
                     .chain(nodes().map(|node| [words.tcp(node, Side::Destination), jump("replies")].concat()))
+                    .chain((hooks == Hooks::Netdev && end == End::Silent).then(swallow))
                     .collect(),
             },
         ],
@@ -290,6 +304,18 @@ fn accept() -> Rule {
     verdict(vec![VerdictAttribute::Code(Verdict::Other(NF_ACCEPT))])
 }
 
+/// Hands the frame on to an interface that cannot exist (no index is negative): the kernel frees it, and its sender is
+/// told that it was sent (`nf_fwd_netdev_egress`, `net/netfilter/nf_dup_netdev.c`; NF_STOLEN).
+fn swallow() -> Rule {
+    let nowhere = Immediate::Data(DataAttribute::Value((-1i32).to_ne_bytes().to_vec()));
+    let load = Expressions::Immediate(vec![Immediate::DestinationRegister(REGISTER), nowhere]);
+    let forward = Expressions::Other {
+        expression_type: "fwd".into(),
+        attributes: vec![DefaultNla::new(NFTA_FWD_SREG_DEV, u32::from(REGISTER).to_be_bytes().to_vec())],
+    };
+    vec![load.into(), forward.into()]
+}
+
 fn jump(chain: &str) -> Rule {
     verdict(vec![VerdictAttribute::Code(Verdict::Jump), VerdictAttribute::Chain(chain.into())])
 }
@@ -298,6 +324,9 @@ fn verdict(attributes: Vec<VerdictAttribute>) -> Rule {
     let data = Immediate::Data(DataAttribute::Verdict(attributes));
     vec![Expressions::Immediate(vec![Immediate::DestinationRegister(Register::Verdict), data]).into()]
 }
+
+/// How a refused rule begins in [`super::netlink::Refused`].
+pub(super) const NEW_RULE: &str = "NewRule";
 
 /// The message that removes the table of a family.
 pub(super) fn delete(family: Family) -> Message {
