@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tokio::sync::mpsc::Sender;
+use tourniquet_agent::cut::queues::Queues;
 use tourniquet_agent::cut::{self, Allow, Hooks};
 use tourniquet_agent::netns::{NetNs, NsId};
 use tourniquet_agent::pods::cgroup::Hierarchy;
@@ -23,6 +24,9 @@ pub(crate) struct Node {
     network: NetNs,
     hierarchy: Hierarchy,
     ears: BTreeMap<String, Ears>,
+    /// The queues of each cut pod's interfaces, held so that nobody in the pod gets one. The kernel takes them back when the agent
+    /// ends; the next one takes them again.
+    queues: BTreeMap<String, (NsId, Queues)>,
     woken: Sender<String>,
 }
 
@@ -50,7 +54,14 @@ impl Node {
         let network = pods::node_network(&proc)?;
         // What cannot be read teaches nothing, and then the first kubepods from the root counts.
         let own = std::fs::read_to_string(proc.join("self/cgroup")).unwrap_or_default();
-        Ok(Self { proc, network, hierarchy: Hierarchy::of(&own), ears: BTreeMap::new(), woken })
+        Ok(Self {
+            proc,
+            network,
+            hierarchy: Hierarchy::of(&own),
+            ears: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            woken,
+        })
     }
 
     /// Brings the kernel to where it should be, and says where it is.
@@ -63,7 +74,7 @@ impl Node {
         let network = match pods::find(&self.proc, &spec.pod.uid, &self.hierarchy, self.network.id()) {
             Ok(network) => network,
             Err(error) => {
-                self.ears.remove(&spec.pod.uid);
+                self.forget(&spec.pod.uid);
                 return without_pod(spec, before, &error);
             }
         };
@@ -107,7 +118,33 @@ impl Node {
             nodes.extend(self.network.source_towards(pod).ok());
         }
         let allow = Allow::new(nodes, spec.probe_ports.iter().copied()).map_err(|error| error.to_string())?;
-        cut::cut(&network.netns, &allow, Hooks::Netdev).map(Some).map_err(|error| error.to_string())
+        let cut = cut::cut(&network.netns, &allow, Hooks::Netdev).map_err(|error| error.to_string())?;
+        self.hold_queues(&spec.pod.uid, &network.netns)?;
+        Ok(Some(cut))
+    }
+
+    /// What is sent by AF_XDP passes no hook; a queue that is held is none for anybody else.
+    fn hold_queues(&mut self, uid: &str, namespace: &NetNs) -> Result<(), String> {
+        match self.queues.get_mut(uid).filter(|(of, _)| *of == namespace.id()) {
+            Some((_, queues)) => queues.take_more(namespace).map_err(|error| error.to_string())?,
+            None => {
+                let queues = Queues::take(namespace).map_err(|error| error.to_string())?;
+                self.queues.insert(uid.to_owned(), (namespace.id(), queues));
+            }
+        }
+        let foreign = self.queues.get(uid).map_or(0, |(_, queues)| queues.foreign().len());
+        if foreign > 0 {
+            return Err(format!(
+                "{foreign} queues of the pod's interfaces are held by AF_XDP sockets of its own, which send past the cut: everything \
+                 else is cut; stop the process that has them, or delete the pod"
+            ));
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, uid: &str) {
+        self.ears.remove(uid);
+        self.queues.remove(uid);
     }
 
     /// Listens before it cuts: what changes after the look is heard.
@@ -137,7 +174,7 @@ impl Node {
     }
 
     fn lift(&mut self, spec: &ContainmentSpec, network: &PodNetwork) -> Result<Option<cut::Cut>, String> {
-        self.ears.remove(&spec.pod.uid);
+        self.forget(&spec.pod.uid);
         cut::lift(&network.netns).map(|_| None).map_err(|error| error.to_string())
     }
 }

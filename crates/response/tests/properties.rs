@@ -23,7 +23,7 @@ use crate::fixtures::{POD, says};
 /// A failure leaves its seed beside this file, to be tried again first.
 fn cases(cases: u32) -> ProptestConfig {
     ProptestConfig {
-        cases: std::env::var("CASES").map_or(cases, |it| it.parse().unwrap()),
+        cases,
         failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
         ..ProptestConfig::default()
     }

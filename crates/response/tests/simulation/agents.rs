@@ -169,8 +169,7 @@ impl Sim {
 
     /// Network namespaces that are gone take their cuts with them.
     pub(super) fn forget_cuts(&mut self) {
-        let running: BTreeSet<&String> =
-            self.pods.values().filter(|pod| !pod.finished).map(|pod| &pod.uid).collect();
+        let running: BTreeSet<&String> = self.pods.values().filter(|pod| !pod.finished).map(|pod| &pod.uid).collect();
         self.agents.cuts.retain(|uid| running.contains(uid));
         self.agents.orphans.retain(|uid| running.contains(uid));
     }

@@ -139,7 +139,8 @@ fn check_containment(effect: &Effect, uid: &str) {
         }
         Effect::Apply { manager, fields, .. } => {
             assert_eq!(*manager, names::field_manager(uid), "{effect}: by somebody else");
-            let holders: Vec<&String> = fields["spec"]["holders"].as_object().into_iter().flat_map(|it| it.keys()).collect();
+            let holders: Vec<&String> =
+                fields["spec"]["holders"].as_object().into_iter().flat_map(|it| it.keys()).collect();
             assert_eq!(holders, [uid], "{effect}: not the response's own entry");
         }
         Effect::Withdraw { object, manager } => {
