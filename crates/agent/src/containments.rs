@@ -90,7 +90,8 @@ impl Containments {
     async fn carry_out(&mut self, name: &str) {
         let Some(containment) = self.known.get(name) else { return };
         let before = containment.status.clone().unwrap_or_default();
-        let status = self.node.carry_out(&containment.spec, &before, Timestamp::now());
+        let mut status = self.node.carry_out(&containment.spec, &before, Timestamp::now());
+        status.observed_generation = containment.metadata.generation;
         if containment.status.as_ref() == Some(&status) {
             return;
         }

@@ -97,6 +97,7 @@ impl Node {
                     hooks: Some(format!("{:?}", cut.hooks)),
                     restored: before.restored + i32::from(held && cut.changed),
                     probes: before.probes.clone(),
+                    ..ContainmentStatus::default()
                 }
             }
             Err(message) => ContainmentStatus {

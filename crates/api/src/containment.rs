@@ -89,6 +89,9 @@ pub struct Holder {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainmentStatus {
+    /// The generation of the spec that this status is about. `Lifted` of an older one says nothing: it may have been cut since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
     /// Where it is.
     #[serde(default)]
     pub state: ContainmentState,

@@ -100,17 +100,21 @@ async fn reconcile_unreadable(invalid: &InvalidObject, cx: &Context) -> Result<A
     let ours = stored.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER);
     if stored.metadata.deletion_timestamp.is_some() && ours {
         let mut world = World::new(jiff::Timestamp::now());
-        let effects = loop {
+        let left = loop {
             match undo_unreadable(&stored.metadata, status, &world, &cx.settings) {
-                Ok(effects) => break effects,
+                Ok(left) => break left,
                 Err(unread) => cx.cluster.observe(unread, &mut world).await?,
             }
         };
-        if effects.is_empty() {
+        if left.effects.is_empty() {
+            if let Some(blocked) = left.blocked {
+                warn!(blocked, "not undone yet");
+                return Ok(Action::requeue(Duration::from_secs(5)));
+            }
             cx.cluster.set_finalizer(&stored.metadata, false).await?;
             return Ok(Action::await_change());
         }
-        for effect in &effects {
+        for effect in &left.effects {
             cx.cluster.perform(effect).await?;
             info!(%effect, "done");
         }

@@ -24,7 +24,7 @@ pub use pass::{Failure, Pass, Phase, Step, pass, peer};
 pub use rbac::rbac_rules;
 pub use settings::Settings;
 pub use status::{report_failures, unobservable};
-pub use unreadable::{mark_unreadable, undo_unreadable};
+pub use unreadable::{Leftover, mark_unreadable, undo_unreadable};
 pub use world::{
     AdmissionBackend, CiliumEndpoint, ClusterwidePolicy, Observation, PeerResponse, Reach, Read, Unread, World,
 };

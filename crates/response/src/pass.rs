@@ -223,8 +223,13 @@ impl Look<'_> {
                 let before = state.results.iter().find(|result| result.target_uid == target.uid).cloned();
                 let cx = self.context(target, before.as_ref());
                 let plan = act.plan(&cx)?;
-                let result = if plan.effects.is_empty() {
-                    let seen = act.assess(&cx)?;
+                // With something to put in place, what was in force can be in force all the same: the cut, while the label joins.
+                let was_done = before.as_ref().is_some_and(|before| before.outcome == Outcome::Done);
+                let seen = if plan.effects.is_empty() || was_done { Some(act.assess(&cx)?) } else { None };
+                let seen = seen.filter(|seen| plan.effects.is_empty() || seen.contained == Some(Contained::Held));
+                let name = state.name.clone();
+                pass.steps.extend(plan.effects.into_iter().map(|effect| Step { action: name.clone(), effect }));
+                let result = if let Some(seen) = seen {
                     // The least favourable of all targets is what may be said of them together.
                     contained = contained.max(seen.contained);
                     residual.extend(seen.residual);
@@ -241,8 +246,6 @@ impl Look<'_> {
                         ..before.unwrap_or_default()
                     }
                 } else {
-                    let name = state.name.clone();
-                    pass.steps.extend(plan.effects.into_iter().map(|effect| Step { action: name.clone(), effect }));
                     let result = TargetResult {
                         target_uid: target.uid.clone(),
                         probes: plan.probes,

@@ -239,11 +239,9 @@ pub fn report_failures(
             continue;
         }
         for result in &mut action.results {
-            if result.reason.as_deref() == Some("Applying") || result.reason.as_deref() == Some(EFFECT_FAILED) {
-                result.outcome = Outcome::Failed;
-                result.reason = Some(EFFECT_FAILED.to_owned());
-                result.message = Some(message.clone());
-            }
+            result.outcome = Outcome::Failed;
+            result.reason = Some(EFFECT_FAILED.to_owned());
+            result.message = Some(message.clone());
         }
         summarize(action, now);
     }

@@ -41,7 +41,16 @@ pub fn mark_unreadable(status: &Value, error: &str, generation: Option<i64>, now
     status
 }
 
-/// What is left to do so that nothing of it is left; empty when nothing is.
+/// What is left of an object that cannot be read.
+#[derive(Debug, Default)]
+pub struct Leftover {
+    /// What to do about it; look again afterwards.
+    pub effects: Vec<Effect>,
+    /// What only somebody else can undo. The finalizer stays until that is done.
+    pub blocked: Option<String>,
+}
+
+/// What is left to do so that nothing of it is left; nothing when nothing is.
 ///
 /// # Errors
 /// [`Unread`] names what has to be looked at first.
@@ -50,14 +59,14 @@ pub fn undo_unreadable(
     status: &Value,
     world: &World,
     settings: &Settings,
-) -> Result<Vec<Effect>, Unread> {
+) -> Result<Leftover, Unread> {
     let uid = metadata.uid.as_deref().unwrap_or_default();
     let name = format!(
         "{}/{}",
         metadata.namespace.as_deref().unwrap_or_default(),
         metadata.name.as_deref().unwrap_or_default()
     );
-    let mut effects = Vec::new();
+    let mut left = Leftover::default();
     for target in list::<PinnedTarget>(status, "targets") {
         for action in ACTIONS.iter().rev() {
             let cx = Context {
@@ -70,10 +79,12 @@ pub fn undo_unreadable(
                 applied_at: world.now,
             };
             world.require(action.reads(&cx))?;
-            effects.extend(action.undo(&cx)?.effects);
+            let undo = action.undo(&cx)?;
+            left.effects.extend(undo.effects);
+            left.blocked = left.blocked.or(undo.blocked);
         }
     }
-    Ok(effects)
+    Ok(left)
 }
 
 /// The members of a list that can be read.

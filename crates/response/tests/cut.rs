@@ -182,3 +182,41 @@ fn a_response_that_holds_by_the_cut_lets_another_one_go_at_once() {
     assert_eq!(steps(&scene), Vec::<String>::new());
     assert_eq!(says(&scene.look().status, "Reverted"), "False/WaitingForHolder");
 }
+
+#[test]
+fn what_the_cut_held_does_not_stand_when_the_cut_failed_and_the_operator_has_just_started() {
+    let mut scene = cut();
+    scene.reach = None;
+    scene.containment = Some(containment(&[RESPONSE_UID], ContainmentState::Failed));
+    assert_ne!(says(&scene.look().status, "Contained").split('/').next(), Some("True"));
+}
+
+#[test]
+fn a_cut_that_is_being_lifted_is_not_joined_before_the_agent_says_so() {
+    let mut scene = with_agents();
+    scene.containment = Some(containment(&[], ContainmentState::Cut));
+    assert_eq!(steps(&scene), ["Put NetworkPolicy"], "its answer is about those who have left");
+    scene.containment = Some(containment(&[], ContainmentState::Lifted));
+    assert_eq!(steps(&scene), ["Apply Containment", "Put NetworkPolicy"]);
+    let Effect::Apply { fields, .. } = &scene.look().steps[0].effect else { panic!("no apply") };
+    assert_eq!(fields["metadata"]["resourceVersion"], "7", "not when the last holder has left since");
+}
+
+#[test]
+fn silence_under_a_cut_that_is_being_lifted_proves_nothing() {
+    let mut scene = with_agents().act();
+    scene.containment = Some(containment(&[], ContainmentState::Cut));
+    let mut scene = scene.act().later(seconds(10)).act();
+    scene.reach = Some(Answer::TimedOut);
+    assert_ne!(says(&scene.look().status, "Contained").split('/').next(), Some("True"));
+}
+
+#[test]
+fn a_policy_that_was_never_seen_to_hold_does_not_stand_in_for_a_cut() {
+    let mut scene = cut().held_by_another().deleted();
+    // The other one's entry was taken out of the holders, and its policies are in place.
+    scene.containment = Some(containment(&[RESPONSE_UID], ContainmentState::Cut));
+    scene.clusterwide.clear();
+    assert_eq!(steps(&scene), Vec::<String>::new());
+    assert_eq!(says(&scene.look().status, "Reverted"), "False/WaitingForHolder");
+}

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use simulation::Sim;
 use simulation::network::Engine;
 use simulation::operator::{Operator, same};
-use simulation::story::{Cluster, cluster, everybody_lets_go, happen, quiet_story, story};
+use simulation::story::{Cluster, Event, agents_story, cluster, everybody_lets_go, happen, quiet_story, story};
 use tourniquet_response::{Observation, pass};
 
 use crate::fixtures::{POD, says};
@@ -41,15 +41,13 @@ proptest! {
     /// Laws 1 to 4 and 7, in any story: overlapping responses, crashes, refused effects, other people's changes.
     #[test]
     fn nothing_is_left_of_us_and_everything_of_others(cluster in cluster(), events in story()) {
-        let mut sim = cluster.start();
-        let mut operator = Operator::default();
-        happen(&mut sim, &mut operator, &events);
-        everybody_lets_go(&mut sim, &mut operator);
+        play_to_the_end(cluster.start(), &events)?;
+    }
 
-        prop_assert_eq!(sim.responses.keys().collect::<Vec<_>>(), Vec::<&String>::new(), "undo ends");
-        prop_assert_eq!(sim.traces(), Vec::<String>::new());
-        similar_asserts::assert_eq!(sim.pods, sim.untouched.pods);
-        similar_asserts::assert_eq!(sim.policies, sim.untouched.policies);
+    /// The same where agents run, most of what happens happens to them, and nobody else holds the pod: each engine as often.
+    #[test]
+    fn nothing_is_left_of_what_agents_did(engine in 0..ENGINES.len(), events in agents_story()) {
+        play_to_the_end(Sim::with_agents(ENGINES[engine]), &events)?;
     }
 
     /// Where the engine reports, every response that lives is in force in the end, and says so.
@@ -130,6 +128,19 @@ proptest! {
         similar_asserts::assert_eq!(sim.pods, pods);
         similar_asserts::assert_eq!(sim.policies, policies);
     }
+}
+
+/// Whatever happens, and then everybody lets go.
+fn play_to_the_end(mut sim: Sim, events: &[Event]) -> Result<(), TestCaseError> {
+    let mut operator = Operator::default();
+    happen(&mut sim, &mut operator, events);
+    everybody_lets_go(&mut sim, &mut operator);
+
+    prop_assert_eq!(sim.responses.keys().collect::<Vec<_>>(), Vec::<&String>::new(), "undo ends");
+    prop_assert_eq!(sim.traces(), Vec::<String>::new());
+    similar_asserts::assert_eq!(sim.pods, sim.untouched.pods);
+    similar_asserts::assert_eq!(sim.policies, sim.untouched.policies);
+    Ok(())
 }
 
 fn reorder(seen: &mut Observation, turn: usize) {

@@ -97,7 +97,7 @@ fn an_object_that_cannot_be_read_is_undone_all_the_same() {
     let mut world = World::new(noon());
     let effects: Vec<Effect> = loop {
         match undo_unreadable(&scene.response.metadata, &status, &world, &scene.settings) {
-            Ok(effects) => break effects,
+            Ok(left) => break left.effects,
             Err(unread) => world.observed.extend(unread.0.into_iter().map(|read| {
                 let seen = scene.see(&read);
                 (read, seen)

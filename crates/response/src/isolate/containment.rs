@@ -24,10 +24,10 @@ pub(super) const ALONE: SignedDuration = SignedDuration::from_secs(60);
 
 /// What has to be looked at, where there are agents.
 pub(super) fn reads(cx: &Context<'_>) -> Vec<Read> {
-    let Some(namespace) = cx.agent else { return Vec::new() };
-    let mut reads = vec![Read::Containment { namespace: namespace.to_owned(), name: cx.target.uid.clone() }];
-    reads.extend(cx.target.node.iter().map(|node| Read::Node { name: node.clone() }));
-    reads
+    let namespace = cx.agent.into_iter();
+    namespace
+        .map(|namespace| Read::Containment { namespace: namespace.to_owned(), name: cx.target.uid.clone() })
+        .collect()
 }
 
 /// The pod's Containment, where there are agents.
@@ -44,6 +44,21 @@ pub(super) fn holds(cx: &Context<'_>, response_uid: &str) -> Result<bool, Unread
         containment.spec.holders.contains_key(response_uid)
             && containment.status.as_ref().is_some_and(|status| status.state == ContainmentState::Cut)
     }))
+}
+
+/// Whether the agent is about to lift a cut that nobody holds any more, or has, and has not said so. Who joins now could take
+/// the old answer for its own, so joining waits for the next one; and silence meanwhile is nobody's.
+pub(super) fn is_being_lifted(cx: &Context<'_>) -> Result<bool, Unread> {
+    Ok(of(cx)?.is_some_and(|containment| {
+        containment.spec.holders.is_empty()
+            && containment.status.as_ref().is_some_and(|status| status.state == ContainmentState::Cut)
+    }))
+}
+
+/// Whether the agent cannot say whether the pod is cut: it may be, and no longer be a moment later.
+pub(super) fn is_uncertain(cx: &Context<'_>) -> Result<bool, Unread> {
+    let status = of(cx)?.and_then(|containment| containment.status.as_ref());
+    Ok(status.is_some_and(|status| matches!(status.state, ContainmentState::Failed | ContainmentState::Unknown)))
 }
 
 /// Whether our label is due: at once without an agent, when the agent does not answer, and when the cut has held for a while.
@@ -67,9 +82,12 @@ fn object(namespace: &str, cx: &Context<'_>, existing: Option<&Containment>) -> 
     }
 }
 
-/// What makes the pod's Containment, and this response one of its holders; nothing when that is so.
+/// What makes the pod's Containment, and this response one of its holders; nothing when that is so, or has to wait.
 pub(super) fn join(cx: &Context<'_>, pod: &Pod) -> Result<Vec<Effect>, Unread> {
     let (Some(namespace), Some(node)) = (cx.agent, node(pod)) else { return Ok(Vec::new()) };
+    if is_being_lifted(cx)? {
+        return Ok(Vec::new());
+    }
     let existing = of(cx)?;
     let ports = probe_ports(pod);
     let mut effects = Vec::new();
@@ -85,15 +103,20 @@ pub(super) fn join(cx: &Context<'_>, pod: &Pod) -> Result<Vec<Effect>, Unread> {
     }
     if existing.is_none_or(|containment| !containment.spec.holders.contains_key(cx.response_uid)) {
         let holders = json!({ cx.response_uid: { "response": cx.response_name } });
+        let mut fields = json!({ "spec": { "holders": holders } });
+        if let Some(version) = existing.and_then(|containment| containment.metadata.resource_version.as_ref()) {
+            // Not when the last holder has left since, and the agent is lifting what we would join.
+            fields["metadata"] = json!({ "resourceVersion": version });
+        }
         let object = object(namespace, cx, existing);
         let manager = names::field_manager(cx.response_uid);
-        effects.push(Effect::Apply { object, manager, fields: json!({ "spec": { "holders": holders } }) });
+        effects.push(Effect::Apply { object, manager, fields });
     }
     Ok(effects)
 }
 
 /// What takes this response out of the holders, and the Containment away after the last one, once the agent has let go.
-pub(super) fn leave(cx: &Context<'_>, undo: &mut Undo) -> Result<(), Unread> {
+pub(super) fn leave(cx: &Context<'_>, pod_is_there: bool, undo: &mut Undo) -> Result<(), Unread> {
     let (Some(namespace), Some(containment)) = (cx.agent, of(cx)?) else { return Ok(()) };
     let object = object(namespace, cx, Some(containment));
     if containment.spec.holders.contains_key(cx.response_uid) {
@@ -104,9 +127,13 @@ pub(super) fn leave(cx: &Context<'_>, undo: &mut Undo) -> Result<(), Unread> {
         return Ok(());
     }
     let node = &containment.spec.node_name;
-    let state = containment.status.as_ref().map(|status| status.state).unwrap_or_default();
-    let node_is_gone = cx.target.node.as_ref().is_some_and(|pinned| pinned == node) && cx.world.node(node)?.is_none();
-    if node_is_gone || matches!(state, ContainmentState::Lifted | ContainmentState::PodGone) {
+    // Of this very spec: the agent cuts before it says so, and an answer from before would leave the cut behind.
+    let lifted = containment.status.as_ref().is_some_and(|status| {
+        status.observed_generation == containment.metadata.generation
+            && matches!(status.state, ContainmentState::Lifted | ContainmentState::PodGone)
+    });
+    // With the node or the pod went the pod's network namespace, and with that the cut.
+    if lifted || !pod_is_there || cx.world.node(node)?.is_none() {
         // Not when somebody has joined since: the version is another one then.
         undo.effects.push(Effect::Delete { object, version: containment.metadata.resource_version.clone() });
     } else {

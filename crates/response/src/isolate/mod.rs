@@ -130,14 +130,16 @@ impl Act for Isolate {
         }
         let allowing = policies::allowing(pod, cx.world.network_policies(place(cx).0)?);
         let engine = engine(cx, cx.response_uid, was_in_force(cx))?;
+        // What was silent may have been so by a cut that has failed since.
+        let uncertain = containment::is_uncertain(cx)?;
         let verdict = judge(&Seen {
             engine,
             after,
             controlled: !assessment.watch.is_empty(),
-            others: policies::others_hold(cx, pod),
+            others: policies::others_hold(cx, pod) || containment::is_being_lifted(cx)?,
             allowing: &allowing,
             elapsed: cx.elapsed(),
-            before: cx.before,
+            before: cx.before.filter(|_| !uncertain),
             pod: &name,
         });
         let verdict = with_agent(cx, pod, verdict, after)?;
@@ -201,7 +203,7 @@ impl Act for Isolate {
         }
         // The cut last, when nothing else of ours is there any more: until then it is what holds.
         if undo.effects.is_empty() && undo.blocked.is_none() {
-            containment::leave(cx, &mut undo)?;
+            containment::leave(cx, pod.is_some(), &mut undo)?;
         }
         Ok(undo)
     }
@@ -280,11 +282,11 @@ fn holds(cx: &Context<'_>, pod: &Pod, response_uid: &str, was_in_force: bool) ->
     }
     match engine(cx, response_uid, was_in_force)? {
         Engine::Cilium { in_force, .. } => Ok(in_force),
-        // A deny policy of ours says that Cilium served the pod: without its report, in place is not in force there.
-        Engine::Silent => {
-            Ok(cx.world.clusterwide_policy(&names::policy(cx.response_uid))?.is_none()
-                && in_place(cx, pod, response_uid)?)
-        }
+        // A deny policy of ours says that Cilium served the pod: without its report, in place is not in force there. Nor is
+        // it known to be where a cut of ours holds the pod.
+        Engine::Silent => Ok(!containment::holds(cx, cx.response_uid)?
+            && cx.world.clusterwide_policy(&names::policy(cx.response_uid))?.is_none()
+            && in_place(cx, pod, response_uid)?),
     }
 }
 

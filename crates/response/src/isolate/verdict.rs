@@ -162,7 +162,8 @@ pub(super) fn judge(seen: &Seen<'_>) -> Verdict {
         ),
         // The operator has just started: the attempts begin again, and until the first has ended what was seen stands.
         Engine::Silent if seen.controlled && seen.after.is_none() => match seen.before {
-            Some(before) if before.outcome == Outcome::Done => Verdict {
+            // What a cut held stands for nothing that the policies do.
+            Some(before) if before.outcome == Outcome::Done && before.reason.as_deref() != Some(CUT) => Verdict {
                 again_after: Some(OTHERS_SETTLE),
                 ..verdict(
                     Outcome::Done,

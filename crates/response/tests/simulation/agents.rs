@@ -44,6 +44,8 @@ pub(crate) struct Agents {
     cuts: BTreeSet<String>,
     /// Cuts whose Containment was taken away by force. They stay, and nobody of us knows of them any more.
     orphans: BTreeSet<String>,
+    /// What was done and not said yet, with the version of the Containment that asked for it.
+    unsaid: BTreeMap<String, (Option<String>, ContainmentState)>,
 }
 
 impl Agents {
@@ -69,7 +71,11 @@ impl Sim {
     pub(super) fn apply_containment(&mut self, of: &ObjectRef, manager: &str, fields: &Value) -> Result<(), String> {
         let spec = &fields["spec"];
         if let Some(existing) = self.agents.containments.get(&of.name) {
-            if of.uid.is_some() && existing.containment.metadata.uid != of.uid {
+            let metadata = &existing.containment.metadata;
+            let version = fields["metadata"]["resourceVersion"].as_str();
+            if of.uid.is_some() && metadata.uid != of.uid
+                || version.is_some() && metadata.resource_version.as_deref() != version
+            {
                 return Ok(());
             }
         } else {
@@ -88,7 +94,9 @@ impl Sim {
         }
         let version = self.next_version();
         let stored = self.agents.containments.get_mut(&of.name).expect("it is there by now");
-        stored.containment.metadata.resource_version = Some(version);
+        let metadata = &mut stored.containment.metadata;
+        metadata.resource_version = Some(version);
+        metadata.generation = Some(metadata.generation.unwrap_or_default() + 1);
         if manager == names::OPERATOR_MANAGER {
             let (wanted, now) = (&spec, &mut stored.containment.spec);
             assert!(json!(now.pod) == wanted["pod"] && json!(now.node_name) == wanted["nodeName"], "{of} is immutable");
@@ -119,18 +127,41 @@ impl Sim {
         });
     }
 
-    /// Each agent looks once at every Containment of its node, does what it asks for, and says what it saw.
+    /// Each agent looks at every Containment of its node, does what it asks for, and says what it saw.
     pub(crate) fn agents_act(&mut self) {
+        self.agents_say();
+        self.agents_do();
+        self.agents_say();
+    }
+
+    /// They do it, and what they did is not written down yet.
+    pub(crate) fn agents_do(&mut self) {
         if self.agents.mood == Mood::Away {
             return;
         }
         for uid in self.agents.containments.keys().cloned().collect::<Vec<_>>() {
-            self.agent_acts(&uid);
+            self.agent_does(&uid);
         }
         self.changed();
     }
 
-    fn agent_acts(&mut self, uid: &str) {
+    fn agents_say(&mut self) {
+        for (uid, (version, state)) in std::mem::take(&mut self.agents.unsaid) {
+            let next = self.next_version();
+            let Some(stored) = self.agents.containments.get_mut(&uid) else { continue };
+            let metadata = &mut stored.containment.metadata;
+            // Of another version by now: it is looked at again, and then said.
+            if metadata.resource_version == version {
+                metadata.resource_version = Some(next);
+                let observed_generation = metadata.generation;
+                stored.containment.status =
+                    Some(ContainmentStatus { observed_generation, state, ..ContainmentStatus::default() });
+            }
+        }
+        self.changed();
+    }
+
+    fn agent_does(&mut self, uid: &str) {
         let runs = self.pods.values().any(|pod| pod.uid == uid && !pod.finished);
         let stored = &self.agents.containments[uid];
         if !self.agents.nodes.contains(&stored.containment.spec.node_name) {
@@ -152,17 +183,21 @@ impl Sim {
                 ContainmentState::Lifted
             }
         };
-        if stored.containment.status.as_ref().is_some_and(|status| status.state == state) {
+        let generation = stored.containment.metadata.generation;
+        let said = |status: &ContainmentStatus| status.state == state && status.observed_generation == generation;
+        if stored.containment.status.as_ref().is_some_and(said) {
             return;
         }
-        let version = self.next_version();
-        let stored = self.agents.containments.get_mut(uid).expect("it was there a moment ago");
-        stored.containment.metadata.resource_version = Some(version);
-        stored.containment.status = Some(ContainmentStatus { state, ..ContainmentStatus::default() });
+        let version = stored.containment.metadata.resource_version.clone();
+        self.agents.unsaid.insert(uid.to_owned(), (version, state));
     }
 
     /// The agents go, come back, or begin to fail.
     pub(crate) fn agents_become(&mut self, mood: Mood) {
+        if mood == Mood::Away {
+            // What they have not said yet is lost with them.
+            self.agents.unsaid.clear();
+        }
         self.agents.mood = mood;
         self.changed();
     }
@@ -174,15 +209,16 @@ impl Sim {
         self.agents.orphans.retain(|uid| running.contains(uid));
     }
 
-    /// Something in the pod, with the power to do so, takes the cut away. Its agent hears of it, so where none runs, nobody can
-    /// know: that is a limit, and not played here.
-    pub(crate) fn cut_is_tampered(&mut self) {
+    /// Something in the pod, with the power to do so, takes the cut away. Its agent hears of it, and puts it back or cannot. Where
+    /// none works nobody can know: that is a limit, and not played here.
+    pub(crate) fn cut_is_tampered(&mut self, then: Mood) {
         let Some(uid) = self.pods.get(POD).map(|pod| pod.uid.clone()) else { return };
-        if self.agents.mood == Mood::Away || !self.agents.containments.contains_key(&uid) {
+        if self.agents.mood != Mood::Works || !self.agents.containments.contains_key(&uid) {
             return;
         }
         self.laws.disturbed();
         self.agents.cuts.remove(&uid);
+        self.agents.mood = then;
         self.agents_act();
     }
 
@@ -199,7 +235,9 @@ impl Sim {
         let version = self.next_version();
         let uid = self.pods.get(POD).map(|pod| pod.uid.clone()).unwrap_or_default();
         let Some(stored) = self.agents.containments.get_mut(&uid) else { return };
-        stored.containment.metadata.resource_version = Some(version);
+        let metadata = &mut stored.containment.metadata;
+        metadata.resource_version = Some(version);
+        metadata.generation = Some(metadata.generation.unwrap_or_default() + 1);
         stored.containment.spec.holders.remove(response_uid);
         stored.held.remove(&names::field_manager(response_uid));
     }

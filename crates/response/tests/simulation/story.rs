@@ -47,8 +47,10 @@ pub(crate) enum Event {
     LoseEndpoint,
     /// The agents look, and do what they are asked for.
     AgentsAct,
+    /// The same, but what they did is not written down yet.
+    AgentsDo,
     AgentsBecome(Mood),
-    TamperCut,
+    TamperCut(Mood),
     VanishNode,
 }
 
@@ -73,7 +75,8 @@ fn work() -> impl Strategy<Value = Event> {
         2 => Just(Event::Crash),
         1 => Just(Event::Fail),
         4 => (1..40i64).prop_map(Event::Wait),
-        4 => Just(Event::AgentsAct),
+        3 => Just(Event::AgentsAct),
+        2 => Just(Event::AgentsDo),
     ]
 }
 
@@ -115,7 +118,8 @@ fn nodes() -> impl Strategy<Value = Event> {
         3 => Just(Event::AgentsBecome(Mood::Away)),
         4 => Just(Event::AgentsBecome(Mood::Works)),
         1 => Just(Event::AgentsBecome(Mood::Fails)),
-        2 => Just(Event::TamperCut),
+        1 => Just(Event::TamperCut(Mood::Works)),
+        2 => Just(Event::TamperCut(Mood::Fails)),
         1 => Just(Event::VanishNode),
     ]
 }
@@ -123,6 +127,13 @@ fn nodes() -> impl Strategy<Value = Event> {
 /// A story with nobody but us and the passing of time.
 pub(crate) fn quiet_story() -> impl Strategy<Value = Vec<Event>> {
     proptest::collection::vec(work(), 1..60)
+}
+
+/// A story about agents that come and go, and about who meddles with what they are asked for.
+pub(crate) fn agents_story() -> impl Strategy<Value = Vec<Event>> {
+    let meddling = proptest::sample::select(vec![Tampering::DeletesContainment, Tampering::RemovesHolder]);
+    let meddling = (meddling, response()).prop_map(|(how, response)| Event::Tamper(how, response));
+    proptest::collection::vec(prop_oneof![8 => work(), 4 => nodes(), 1 => meddling], 1..60)
 }
 
 /// A story in which everybody takes part.
@@ -180,8 +191,9 @@ pub(crate) fn happen(sim: &mut Sim, operator: &mut Operator, events: &[Event]) {
             Event::FinishPod => sim.pod_finishes(),
             Event::LoseEndpoint => sim.endpoint_vanishes(),
             Event::AgentsAct => sim.agents_act(),
+            Event::AgentsDo => sim.agents_do(),
             Event::AgentsBecome(mood) => sim.agents_become(*mood),
-            Event::TamperCut => sim.cut_is_tampered(),
+            Event::TamperCut(then) => sim.cut_is_tampered(*then),
             Event::VanishNode => sim.node_vanishes(),
         }
     }
