@@ -89,6 +89,8 @@ impl TestCommand {
             checks(&mut count)?;
         }
         if wanted(Part::Unit) {
+            // The agent's tests make network namespaces.
+            cluster::ensure_packages()?;
             count += phase("unit and property tests", || {
                 let mut cargo = cargo(&["test", "--workspace", "--exclude", "tourniquet-e2e", "--locked", "--quiet"]);
                 tests(&mut cargo)

@@ -250,8 +250,10 @@ pub(super) fn with_agent(
         format!("the agent on node {node} cut pod {name} off in its own network namespace, open connections included");
     message +=
         if silent { "; it answered the operator before and does not now" } else { "; read back from the kernel" };
+    let alone = !is_labelled(cx, pod) && cx.elapsed() < ALONE;
     message += match policies.contained {
         Contained::Held => "; the policies are in force as well",
+        _ if alone => "; the policies follow after a minute",
         Contained::Unseen | Contained::Open => "; the policies are not in force, or nobody can see whether they are",
     };
     let verdict = Verdict {
@@ -262,7 +264,6 @@ pub(super) fn with_agent(
         contained: Contained::Held,
         again_after: policies.again_after,
     };
-    let alone = !is_labelled(cx, pod) && cx.elapsed() < ALONE;
     Ok(if alone { look_again(verdict, ALONE - cx.elapsed()) } else { verdict })
 }
 

@@ -206,6 +206,11 @@ pub fn ensure_up(options: &Options) -> Result<Handle> {
     start::ensure_up(options)
 }
 
+/// Makes sure that the system's packages are there, or says in one message which are missing.
+pub fn ensure_packages() -> Result<()> {
+    packages::ensure()
+}
+
 /// The running cluster of this name.
 pub fn get(name: &str) -> Result<Handle> {
     let layout = Layout::new(name)?;

@@ -31,6 +31,8 @@ const PACKAGES: &[Package] = &[
     // Cilium compiles its data path on the node. 19 is what its own images carry; Debian 12 has it.
     Package { name: "clang-19", present: || llvm("clang").is_some() },
     Package { name: "llvm-19", present: || llvm("llc").is_some() && llvm("llvm-objcopy").is_some() },
+    // The agent's tests send raw frames with it.
+    Package { name: "python3", present: || on_path("python3") },
     Package { name: "busybox-static", present: || static_busybox().is_some() },
 ];
 

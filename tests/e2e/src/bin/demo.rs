@@ -142,10 +142,12 @@ async fn show(shop: &Scenario, examples: &Path) -> Result<()> {
     println!(
         "Times count from the start of kubectl, which takes some 100 ms itself; connections are tried every 50 ms."
     );
-    println!(
-        "On Cilium the half minute is its own: a changed label takes a random 0 to 30 s, and 5 s more, to reach the"
-    );
-    println!("data path (docs/benchmarks.md).");
+    if !env.agents {
+        println!(
+            "On Cilium the half minute is its own: a changed label takes a random 0 to 30 s, and 5 s more, to reach the"
+        );
+        println!("data path (docs/benchmarks.md). The agent needs none of it.");
+    }
     Ok(())
 }
 
