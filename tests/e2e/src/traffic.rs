@@ -213,17 +213,23 @@ impl Attempts {
 
     /// The first of the attempts begun at or after `after` from which on none was answered, for at least `for_`.
     pub async fn silent(&self, after: Timestamp, for_: Duration, limit: Duration) -> Result<Attempt> {
-        until(&format!("{} is not answered any more", self.what), limit, async || {
+        let silent = until(&format!("{} is not answered any more", self.what), limit, async || {
             let all = self.all();
             let since = all.iter().rposition(|attempt| attempt.answer.reached()).map_or(0, |last| last + 1);
-            let first = all.get(since).filter(|first| first.start >= after);
+            // One that was begun before can have been cut off before it sent anything: on a busy machine a thread waits.
+            let first = all.get(since..).unwrap_or_default().iter().find(|first| first.start >= after);
             let last = all.last();
             Ok(first
                 .zip(last)
                 .filter(|(first, last)| last.start.duration_since(first.start).unsigned_abs() >= for_)
                 .map(|(first, _)| *first))
         })
-        .await
+        .await;
+        silent.with_context(|| {
+            let all = self.all();
+            let reached = all.iter().rfind(|attempt| attempt.answer.reached());
+            format!("{} attempts, the last of them {:?}, the last that was answered {reached:?}", all.len(), all.last())
+        })
     }
 
     /// Waits for this long after `from`, and fails when an attempt that began in between reached the peer.

@@ -39,10 +39,10 @@ async fn main() -> Result<()> {
 /// One pod, isolated and let go again and again: within a minute no label changes, so no round disturbs the next.
 async fn measure(s: &Scenario, rounds: usize) -> Result<Vec<Round>> {
     let (web, peer) = tokio::try_join!(s.pod("web"), s.pod("peer"))?;
+    let attempts = s.attempts_every(PAUSE, &peer, &web).await?;
     let mut results = Vec::new();
     for index in 0..rounds {
-        let attempts = s.attempts_every(PAUSE, &peer, &web).await?;
-        attempts.answered(Timestamp::UNIX_EPOCH, SOON).await?;
+        attempts.answered(Timestamp::now(), SOON).await?;
         let response = s.respond(&format!("r{index}"), Spec::isolate(&web)).await?;
         let contained = until("it is contained", SOON, async || {
             let contained = response.condition("Contained").await?;
