@@ -338,10 +338,6 @@ impl Look<'_> {
         Ok(())
     }
 
-    fn isolates(&self) -> bool {
-        self.response.spec.actions.iter().any(|action| action.isolate.is_some())
-    }
-
     fn release(&self, pass: &mut Pass) -> Result<(), Unread> {
         self.prefetch(&pass.status, true)?;
         pass.finalizer = true;
@@ -379,7 +375,7 @@ impl Look<'_> {
             status::releasing(&mut pass.status, self.response, self.world.now, reason, &message, contained);
             pass.again_after = Some(SignedDuration::from_secs(2));
         } else if let (true, Some(message)) = (pass.steps.is_empty(), blocked) {
-            let contained = self.isolates().then_some(Contained::Unseen);
+            let contained = status::isolates(self.response).then_some(Contained::Unseen);
             status::releasing(&mut pass.status, self.response, self.world.now, "UndoBlocked", &message, contained);
             pass.again_after = Some(SignedDuration::from_secs(5));
         } else if pass.steps.is_empty() {
@@ -392,7 +388,7 @@ impl Look<'_> {
         {
             // Before the first effect, not after the last: in between it can be open. What failed and is tried again stays
             // what is said until it is done.
-            let contained = self.isolates().then_some(Contained::Open);
+            let contained = status::isolates(self.response).then_some(Contained::Open);
             status::releasing(&mut pass.status, self.response, self.world.now, "Releasing", "being undone", contained);
         }
         Ok(())
@@ -427,19 +423,18 @@ pub(crate) fn summarize(state: &mut ActionStatus, now: jiff::Timestamp) {
 /// What other responses need to know of this one.
 #[must_use]
 pub fn peer(response: &IncidentResponse, now: jiff::Timestamp) -> PeerResponse {
-    let status = response.status.clone().unwrap_or_default();
-    let isolates = response.spec.actions.iter().any(|action| action.isolate.is_some());
-    let pods = if !isolates {
+    let stored = response.status.clone().unwrap_or_default();
+    let pods = if !status::isolates(response) {
         Vec::new()
-    } else if status.targets.is_empty() {
+    } else if stored.targets.is_empty() {
         response.spec.target.pod.iter().map(|pod| (pod.namespace.clone(), pod.name.clone(), pod.uid.clone())).collect()
     } else {
-        let pinned = status.targets.iter();
+        let pinned = stored.targets.iter();
         pinned
             .map(|target| (target.namespace.clone().unwrap_or_default(), target.name.clone(), Some(target.uid.clone())))
             .collect()
     };
-    let phase = phase(response, &status, now);
+    let phase = phase(response, &stored, now);
     let ends = response.metadata.deletion_timestamp.is_some()
         || response.spec.release.unwrap_or(false)
         || response.spec.dry_run
@@ -449,6 +444,6 @@ pub fn peer(response: &IncidentResponse, now: jiff::Timestamp) -> PeerResponse {
         uid: response.metadata.uid.clone().unwrap_or_default(),
         isolates: pods,
         live: !ends && matches!(phase, Phase::Unaccepted | Phase::Holding),
-        contains: conditions::is_true(&status.conditions, "Contained"),
+        contains: conditions::is_true(&stored.conditions, "Contained"),
     }
 }

@@ -24,6 +24,11 @@ pub(crate) fn describe_target(response: &IncidentResponse) -> String {
     }
 }
 
+/// Whether any of its actions isolates: only then is there something to say about `Contained`.
+pub(crate) fn isolates(response: &IncidentResponse) -> bool {
+    response.spec.actions.iter().any(|action| action.isolate.is_some())
+}
+
 /// When the response releases itself.
 pub(crate) fn expires_at(response: &IncidentResponse) -> Option<Timestamp> {
     let after = response.spec.expire_after?.get();
@@ -161,13 +166,12 @@ pub(crate) fn released(
         action.finished_at.get_or_insert(Time(now));
     }
     status.residual.clear();
-    let isolates = response.spec.actions.iter().any(|action| action.isolate.is_some());
     let mut conditions = conditions(status, response, now);
     conditions.set("Reverted", Is::True, reason, "everything that this response put in place is gone");
     conditions.set("Ready", Is::True, reason, "undone; the record stays until this resource is deleted");
     conditions.remove("Reconciling");
     conditions.remove("Stalled");
-    if isolates {
+    if isolates(response) {
         match held_by {
             Some(other) => {
                 conditions.set(
@@ -246,8 +250,7 @@ pub fn report_failures(
         summarize(action, now);
     }
     // What did work may contain the target all the same; nobody has looked.
-    let isolates = response.spec.actions.iter().any(|action| action.isolate.is_some());
-    holding(&mut status, response, now, isolates.then_some(Contained::Unseen));
+    holding(&mut status, response, now, isolates(response).then_some(Contained::Unseen));
     status
 }
 
@@ -260,14 +263,13 @@ pub fn unobservable(response: &IncidentResponse, cause: &str, now: Timestamp) ->
         return status;
     }
     let message = format!("{cause}; it is tried again");
-    let isolates = response.spec.actions.iter().any(|action| action.isolate.is_some());
     status.observed_generation = response.metadata.generation;
     status.target = Some(describe_target(response));
     let mut conditions = conditions(&mut status, response, now);
     if phase == Phase::Releasing {
         conditions.set("Reverted", Is::False, "CannotObserve", message.clone());
     }
-    if isolates && phase != Phase::Unaccepted {
+    if isolates(response) && phase != Phase::Unaccepted {
         conditions.set("Contained", Is::Unknown, "CannotObserve", message.clone());
     }
     conditions.set("Ready", Is::False, "CannotObserve", message.clone());

@@ -117,23 +117,25 @@ impl TestResponse {
 
     /// The condition, once it has this status.
     pub async fn becomes(&self, type_: &str, status: &str, limit: Duration) -> Result<Condition> {
-        let mut last = None;
-        let what = format!("{type_} of {} is {status}", self.name);
-        let found = until(&what, limit, async || {
-            last = self.condition(type_).await?;
-            Ok(last.clone().filter(|condition| condition.status == status))
-        })
-        .await;
-        found.with_context(|| format!("the last {type_} was {last:?}"))
+        self.condition_that(type_, &format!("is {status}"), limit, |condition| condition.status == status).await
     }
 
     /// The condition, once it has this reason.
     pub async fn becomes_because(&self, type_: &str, reason: &str, limit: Duration) -> Result<Condition> {
+        self.condition_that(type_, &format!("has reason {reason}"), limit, |condition| condition.reason == reason).await
+    }
+
+    async fn condition_that(
+        &self,
+        type_: &str,
+        what: &str,
+        limit: Duration,
+        wanted: impl Fn(&Condition) -> bool,
+    ) -> Result<Condition> {
         let mut last = None;
-        let what = format!("{type_} of {} has reason {reason}", self.name);
-        let found = until(&what, limit, async || {
+        let found = until(&format!("{type_} of {} {what}", self.name), limit, async || {
             last = self.condition(type_).await?;
-            Ok(last.clone().filter(|condition| condition.reason == reason))
+            Ok(last.clone().filter(&wanted))
         })
         .await;
         found.with_context(|| format!("the last {type_} was {last:?}"))

@@ -79,12 +79,7 @@ impl Scenario {
                 lock(&into).extend(attempt(line));
             })
             .await?;
-        let attempts = Attempts { what, seen, _task: task };
-        until(&format!("a first attempt from {}", attempts.what), Duration::from_secs(30), async || {
-            Ok((!lock(&attempts.seen).is_empty()).then_some(()))
-        })
-        .await?;
-        Ok(attempts)
+        Attempts { what, seen, _task: task }.begun().await
     }
 
     /// The same with nothing but the shell of the pod's image, whose clock knows no fractions: times are those of arrival here.
@@ -114,12 +109,7 @@ impl Scenario {
                 lock(&into).push(Attempt { start, end, answer });
             })
             .await?;
-        let attempts = Attempts { what, seen, _task: task };
-        until(&format!("a first attempt from {}", attempts.what), Duration::from_secs(30), async || {
-            Ok((!lock(&attempts.seen).is_empty()).then_some(()))
-        })
-        .await?;
-        Ok(attempts)
+        Attempts { what, seen, _task: task }.begun().await
     }
 
     /// Opens a flow; returns once something came back.
@@ -196,6 +186,15 @@ fn attempt(line: &str) -> Option<Attempt> {
 }
 
 impl Attempts {
+    /// Once the first attempt has ended.
+    async fn begun(self) -> Result<Self> {
+        until(&format!("a first attempt from {}", self.what), Duration::from_secs(30), async || {
+            Ok((!lock(&self.seen).is_empty()).then_some(()))
+        })
+        .await?;
+        Ok(self)
+    }
+
     /// All attempts that have ended, in the order of their beginning.
     pub fn all(&self) -> Vec<Attempt> {
         let mut all = lock(&self.seen).clone();
