@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use tokio::sync::mpsc::Sender;
 use tourniquet_agent::cut::queues::Queues;
 use tourniquet_agent::cut::{self, Allow, Hooks};
@@ -92,7 +92,7 @@ impl Node {
                 ContainmentStatus {
                     state: ContainmentState::Cut,
                     message: cut.fallback.clone().or_else(|| strays(&network)),
-                    cut_at: before.cut_at.clone().filter(|_| held && !cut.changed).or(Some(Time(now))),
+                    cut_at: before.cut_at.clone().filter(|_| held && !cut.changed).or(Some(MicroTime(now))),
                     network_namespace: inode,
                     hooks: Some(format!("{:?}", cut.hooks)),
                     restored: before.restored + i32::from(held && cut.changed),

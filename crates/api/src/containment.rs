@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Probe, schema};
+use crate::{Connections, Probe, schema};
 
 /// A pod that is to be cut off in its own network namespace, as long as anybody holds it.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -49,10 +49,11 @@ pub struct ContainmentSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(range(min = 1, max = 65535)))]
     pub probe_ports: Vec<u16>,
-    /// What the agent tries to reach from inside before and after, as `address:port`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::text_256")]
-    pub egress_target: Option<String>,
+    /// What the agent tries to reach from inside before and after, as `address:port`: the first that answers before is tried
+    /// again after. Several, since a policy of somebody else's may already deny one of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), inner(length(max = 64)))]
+    pub egress_targets: Vec<String>,
     /// Who holds it, by the UID of the response. Each holder applies and withdraws its own entry, so the API server counts them.
     /// Only a containment without any lifts the cut.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -70,9 +71,14 @@ pub struct ContainedPod {
     /// The pod's name.
     #[schemars(schema_with = "schema::subdomain")]
     pub name: String,
-    /// The pod's UID. The agent finds the pod by nothing else.
+    /// The pod's UID, by which the agent finds it.
     #[schemars(schema_with = "schema::uid")]
     pub uid: String,
+    /// What the node calls the pod instead of its UID, where it was made from a file on the node: the annotation
+    /// `kubernetes.io/config.hash` (Kubernetes, `pkg/kubelet/types/constants.go`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::uid")]
+    pub config_hash: Option<String>,
 }
 
 /// One response that holds a pod.
@@ -98,9 +104,12 @@ pub struct ContainmentStatus {
     /// Why, in a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// When the agent heard that the pod is held, where it has cut it since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub received_at: Option<MicroTime>,
     /// Since when the cut has been in force without a gap, as read back from the kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cut_at: Option<Time>,
+    pub cut_at: Option<MicroTime>,
     /// The inode of the network namespace that is cut; another one means that the sandbox was made anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_namespace: Option<u64>,
@@ -113,6 +122,9 @@ pub struct ContainmentStatus {
     /// What was tried from inside the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub probes: Vec<Probe>,
+    /// The pod's connections to others at the moment of the cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<Connections>,
 }
 
 /// Where a [`Containment`] is. A string without an enum in the schema: see [`crate::Outcome`].

@@ -11,6 +11,12 @@
 mod containment;
 pub mod duration;
 pub mod names;
+#[allow(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "KubeSchema repeats each struct inside a private scope; printcolumn repeats its keys"
+)]
+mod node_agent;
 mod schema;
 #[allow(
     unreachable_pub,
@@ -25,6 +31,7 @@ use kube::CustomResourceExt;
 
 pub use containment::*;
 pub use duration::{Duration, DurationError};
+pub use node_agent::*;
 pub use spec::*;
 pub use status::*;
 
@@ -44,6 +51,12 @@ pub fn incident_response_crd() -> CustomResourceDefinition {
 #[must_use]
 pub fn containment_crd() -> CustomResourceDefinition {
     refusing_null(<Containment as CustomResourceExt>::crd())
+}
+
+/// The custom resource definition of [`NodeAgent`], as `cargo xtask generate` writes it to `crds/`.
+#[must_use]
+pub fn node_agent_crd() -> CustomResourceDefinition {
+    refusing_null(<NodeAgent as CustomResourceExt>::crd())
 }
 
 fn refusing_null(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {

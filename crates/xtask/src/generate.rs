@@ -18,17 +18,20 @@ fn files() -> Result<Vec<(PathBuf, String)>> {
     struct Rules {
         rules: Vec<k8s_openapi::api::rbac::v1::PolicyRule>,
     }
-    let response = yaml(&tourniquet_api::incident_response_crd())?;
-    let containment = yaml(&tourniquet_api::containment_crd())?;
+    let definitions = [
+        ("incidentresponses.yaml", tourniquet_api::incident_response_crd()),
+        ("containments.yaml", tourniquet_api::containment_crd()),
+        ("nodeagents.yaml", tourniquet_api::node_agent_crd()),
+    ];
     let rules = yaml(&Rules { rules: tourniquet_response::rbac_rules() })?;
-    Ok(vec![
-        (PathBuf::from("crds/incidentresponses.yaml"), response.clone()),
-        (PathBuf::from("crds/containments.yaml"), containment.clone()),
+    let mut files = vec![(PathBuf::from("charts/tourniquet/generated/rules.yaml"), rules)];
+    for (name, definition) in definitions {
+        let text = yaml(&definition)?;
+        files.push((Path::new("crds").join(name), text.clone()));
         // Helm installs what is in this folder of a chart, once.
-        (PathBuf::from("charts/tourniquet/crds/incidentresponses.yaml"), response),
-        (PathBuf::from("charts/tourniquet/crds/containments.yaml"), containment),
-        (PathBuf::from("charts/tourniquet/generated/rules.yaml"), rules),
-    ])
+        files.push((Path::new("charts/tourniquet/crds").join(name), text));
+    }
+    Ok(files)
 }
 
 fn yaml(value: &impl Serialize) -> Result<String> {

@@ -241,6 +241,7 @@ pub fn install(place: &Place<'_>, operator: &str, agent: Option<&str>, set: &[St
         "--timeout=60s",
         "crd/incidentresponses.tourniquet.dev",
         "crd/containments.internal.tourniquet.dev",
+        "crd/nodeagents.internal.tourniquet.dev",
     ]))?;
 
     let chart = workspace().join("charts/tourniquet").display().to_string();
