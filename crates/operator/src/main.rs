@@ -3,16 +3,17 @@
 //! Wiring only. What to do is decided by `tourniquet-response`, done by `tourniquet-cluster`.
 
 mod controller;
+mod egress;
 mod health;
 mod prober;
 mod reconcile;
 mod triggers;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
 use clap::Parser;
-use tourniquet_response::Settings;
+use tourniquet_response::{Agents, Settings};
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
@@ -37,6 +38,9 @@ struct Options {
     /// Where operator and agents meet; empty: there are no agents
     #[arg(long, env = "TOURNIQUET_AGENT_NAMESPACE", default_value = "")]
     agent_namespace: String,
+    /// The operator's own address, which agents try from inside pods
+    #[arg(long, env = "TOURNIQUET_POD_IP")]
+    pod_ip: Option<IpAddr>,
     /// Where /healthz and /readyz are served
     #[arg(long, env = "TOURNIQUET_HEALTH_ADDRESS", default_value = "[::]:8080")]
     health_address: SocketAddr,
@@ -51,7 +55,10 @@ async fn main() -> ExitCode {
         response_namespace: options.response_namespace,
         protected_namespaces: options.protected_namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
         own_namespace: options.namespace,
-        agent_namespace: Some(options.agent_namespace).filter(|namespace| !namespace.is_empty()),
+        agents: Some(options.agent_namespace).filter(|namespace| !namespace.is_empty()).map(|namespace| Agents {
+            namespace,
+            egress_targets: egress::targets(options.pod_ip, options.health_address.port()),
+        }),
     };
     let client = match tourniquet_cluster::client().await {
         Ok(client) => client,

@@ -80,6 +80,15 @@ pub(crate) fn decide(response: &IncidentResponse, world: &World, settings: &Sett
             ),
         ));
     }
+    if settings.agents.as_ref().is_some_and(|agents| agents.namespace == namespace) {
+        return Ok(refuse(
+            "ProtectedNamespace",
+            format!(
+                "namespace {namespace} is the agents' own: cut off, an agent could not let go of what it has cut; this cannot be \
+                 overridden"
+            ),
+        ));
+    }
     if settings.protected_namespaces.contains(namespace) && !spec.override_protection {
         return Ok(refuse(
             "ProtectedNamespace",

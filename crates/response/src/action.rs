@@ -4,10 +4,11 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use std::net::SocketAddr;
 
-use tourniquet_api::{Assurance, Outcome, PinnedTarget, Probe, Residual, TargetResult, Verb};
+use tourniquet_api::{Assurance, Connections, Outcome, PinnedTarget, Probe, Residual, TargetResult, Verb};
 
 use crate::effect::Effect;
 use crate::isolate::ISOLATE;
+use crate::settings::Agents;
 use crate::world::{Read, Unread, World};
 
 /// Every action that is built. RBAC, acceptance and dispatch derive from this list.
@@ -49,8 +50,8 @@ pub(crate) struct Context<'a> {
     pub(crate) response_name: &'a str,
     /// The target, pinned when the response was accepted.
     pub(crate) target: &'a PinnedTarget,
-    /// Where operator and agents meet; none where there are no agents.
-    pub(crate) agent: Option<&'a str>,
+    /// The agents, where there are any.
+    pub(crate) agents: Option<&'a Agents>,
     /// What was reported of this target before.
     pub(crate) before: Option<&'a TargetResult>,
     /// Since when everything is in place: what is seen before that is no verdict.
@@ -105,6 +106,8 @@ pub(crate) struct Assessment {
     pub(crate) message: String,
     pub(crate) assurance: Assurance,
     pub(crate) probes: Vec<Probe>,
+    /// The connections that were open when the target was cut off, where somebody listed them.
+    pub(crate) connections: Option<Connections>,
     pub(crate) contained: Option<Contained>,
     pub(crate) residual: Vec<Residual>,
     /// Addresses to go on trying, so that the next look knows whether they answer.

@@ -22,7 +22,7 @@ mod world;
 pub use effect::{Effect, Kind, ObjectRef};
 pub use pass::{Failure, Pass, Phase, Step, pass, peer};
 pub use rbac::rbac_rules;
-pub use settings::Settings;
+pub use settings::{Agents, Settings};
 pub use status::{report_failures, unobservable};
 pub use unreadable::{Leftover, mark_unreadable, undo_unreadable};
 pub use world::{

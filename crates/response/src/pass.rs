@@ -13,7 +13,7 @@ use crate::accept::{self, Decision};
 use crate::action::{self, Contained, Context};
 use crate::conditions::{self, Is};
 use crate::effect::Effect;
-use crate::settings::Settings;
+use crate::settings::{Agents, Settings};
 use crate::status;
 use crate::world::{PeerResponse, Read, Unread, World};
 
@@ -103,7 +103,7 @@ pub fn pass(response: &IncidentResponse, world: &World, settings: &Settings) -> 
     let look = Look {
         response,
         world,
-        agent: settings.agent_namespace.as_deref(),
+        agents: settings.agents.as_ref(),
         uid: response.metadata.uid.as_deref().unwrap_or_default(),
         name: full_name(response),
     };
@@ -148,7 +148,7 @@ fn expired(response: &IncidentResponse, now: jiff::Timestamp) -> bool {
 struct Look<'a> {
     response: &'a IncidentResponse,
     world: &'a World,
-    agent: Option<&'a str>,
+    agents: Option<&'a Agents>,
     uid: &'a str,
     name: String,
 }
@@ -160,7 +160,7 @@ impl Look<'_> {
             response_uid: self.uid,
             response_name: &self.name,
             target,
-            agent: self.agent,
+            agents: self.agents,
             before,
             applied_at: before.and_then(|before| before.applied_at.as_ref()).map_or(self.world.now, |at| at.0),
         }
@@ -242,6 +242,7 @@ impl Look<'_> {
                         message: Some(seen.message),
                         assurance: Some(seen.assurance),
                         probes: seen.probes,
+                        connections: seen.connections.or(before.as_ref().and_then(|before| before.connections.clone())),
                         applied_at: Some(Time(cx.applied_at)),
                         ..before.unwrap_or_default()
                     }

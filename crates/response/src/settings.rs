@@ -11,8 +11,18 @@ pub struct Settings {
     pub protected_namespaces: BTreeSet<String>,
     /// Where the operator itself runs. Never acted on, whatever is overridden: cut off, it could not undo.
     pub own_namespace: String,
-    /// Where operator and agents meet. None: there are no agents, and policies are all there is.
-    pub agent_namespace: Option<String>,
+    /// The agents. None: there are none, and policies are all there is.
+    pub agents: Option<Agents>,
+}
+
+/// The agents on the nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Agents {
+    /// Where operator and agents meet.
+    pub namespace: String,
+    /// What an agent tries to reach from inside a pod before and after it cuts it, as `address:port`; at most 4 are used. Something
+    /// that answers nearly every pod: the API server's Service, the cluster's DNS, the operator itself.
+    pub egress_targets: Vec<String>,
 }
 
 impl Default for Settings {
@@ -21,7 +31,7 @@ impl Default for Settings {
             response_namespace: "incident-response".to_owned(),
             protected_namespaces: ["kube-system", "tourniquet-system"].map(String::from).into(),
             own_namespace: "tourniquet-system".to_owned(),
-            agent_namespace: None,
+            agents: None,
         }
     }
 }

@@ -74,7 +74,7 @@ pub fn undo_unreadable(
                 response_uid: uid,
                 response_name: &name,
                 target: &target,
-                agent: settings.agent_namespace.as_deref(),
+                agents: settings.agents.as_ref(),
                 before: None,
                 applied_at: world.now,
             };

@@ -8,13 +8,14 @@ use fixtures::scene::{Scene, a_pod_that_answers, result};
 use fixtures::{NODE, OTHER_UID, POD_UID, RESPONSE_UID, object, says, seconds};
 use serde_json::json;
 use tourniquet_api::{Answer, Containment, ContainmentState, ContainmentStatus, names};
-use tourniquet_response::{Effect, Kind};
+use tourniquet_response::{Agents, Effect, Kind};
 
 const AGENTS: &str = "tourniquet-agent";
+const API: &str = "10.96.0.1:443";
 
 fn with_agents() -> Scene {
     let mut scene = a_pod_that_answers();
-    scene.settings.agent_namespace = Some(AGENTS.to_owned());
+    scene.settings.agents = Some(Agents { namespace: AGENTS.to_owned(), egress_targets: vec![API.to_owned()] });
     scene.node = Some(object(json!({ "metadata": { "name": NODE } })));
     scene
 }
@@ -90,6 +91,82 @@ fn and_probed_when_what_answered_is_silent() {
     let mut scene = cut();
     scene.reach = Some(Answer::TimedOut);
     assert_eq!(format!("{:?}", result(&scene.look()).assurance.unwrap()), "Probed");
+}
+
+/// What the agent tried from inside: answered before, and since the cut.
+fn tried_from_inside(scene: &mut Scene, before: Answer, after: Option<Answer>) {
+    let status = scene.containment.as_mut().unwrap().status.as_mut().unwrap();
+    status.probes = vec![object(json!({
+        "direction": "Egress", "peer": API, "before": before, "beforeAt": "2026-11-24T03:12:00Z", "after": after,
+    }))];
+}
+
+#[test]
+fn egress_is_proven_by_what_answered_from_inside_and_does_not_any_more() {
+    let mut scene = cut();
+    tried_from_inside(&mut scene, Answer::Answered, Some(Answer::TimedOut));
+    let pass = scene.look();
+    let result = result(&pass);
+    assert_eq!(format!("{:?}", result.assurance.unwrap()), "Probed");
+    let message = result.message.as_deref().unwrap();
+    assert!(message.contains("egress proven") && message.contains(API), "{message}");
+    assert!(!message.contains("ingress proven"), "nobody tried that: {message}");
+    let directions: Vec<String> = result.probes.iter().map(|probe| format!("{:?}", probe.direction)).collect();
+    assert_eq!(directions, ["Ingress", "Egress"]);
+    assert!(!pass.status.residual.iter().any(|residual| residual.code == "EgressNotProbed"));
+}
+
+#[test]
+fn what_did_not_answer_before_proves_nothing_of_egress() {
+    for (before, after) in [(Answer::TimedOut, Some(Answer::TimedOut)), (Answer::Answered, None)] {
+        let mut scene = cut();
+        tried_from_inside(&mut scene, before, after);
+        let pass = scene.look();
+        assert_eq!(format!("{:?}", result(&pass).assurance.unwrap()), "KernelVerified");
+        assert!(pass.status.residual.iter().any(|residual| residual.code == "EgressNotProbed"), "{before:?} {after:?}");
+    }
+}
+
+#[test]
+fn a_pod_that_still_reaches_somebody_is_not_contained_whatever_the_kernel_says() {
+    let mut scene = cut();
+    scene.reach = Some(Answer::TimedOut);
+    tried_from_inside(&mut scene, Answer::Answered, Some(Answer::Answered));
+    assert_eq!(says(&scene.look().status, "Contained"), "False/NotInForce");
+}
+
+#[test]
+fn who_was_connected_is_in_the_result() {
+    let mut scene = cut();
+    let status = scene.containment.as_mut().unwrap().status.as_mut().unwrap();
+    status.connections = object(json!({ "count": 1, "first": ["tcp 10.0.0.7:40000 -> 203.0.113.9:443 established"] }));
+    let seen = result(&scene.look()).connections.clone().unwrap();
+    assert_eq!((seen.count, seen.first.len()), (1, 1));
+}
+
+#[test]
+fn the_agent_is_told_what_to_try_from_inside() {
+    let pass = with_agents().look();
+    let Effect::Apply { fields, .. } = &pass.steps[0].effect else { panic!("{:?}", pass.steps) };
+    assert_eq!(fields["spec"]["egressTargets"], json!([API]));
+}
+
+/// What the agent is told of a pod with these annotations.
+fn config_hash(annotations: serde_json::Value) -> serde_json::Value {
+    let scene = with_agents().with_pod(|pod| pod.metadata.annotations = object(annotations.clone()));
+    let pass = scene.look();
+    let Effect::Apply { fields, .. } = &pass.steps[0].effect else { panic!("{:?}", pass.steps) };
+    fields["spec"]["pod"]["configHash"].clone()
+}
+
+#[test]
+fn a_pod_from_a_file_is_found_by_the_hash_of_its_file() {
+    let hash = "9f86d081884c7d659a2feaa0c55ad015";
+    let mirror = |hash: &str| json!({ "kubernetes.io/config.hash": hash, "kubernetes.io/config.mirror": hash });
+    assert_eq!(config_hash(mirror(hash)), hash);
+    assert!(config_hash(json!({ "kubernetes.io/config.hash": hash })).is_null(), "the kubelet sets both");
+    assert!(config_hash(mirror(OTHER_UID)).is_null(), "nobody gets another pod cut by an annotation");
+    assert!(config_hash(mirror("../../kubepods")).is_null());
 }
 
 #[test]

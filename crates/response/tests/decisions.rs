@@ -9,7 +9,7 @@ use fixtures::{NAMESPACE, POD_UID, noon, object, says, seconds, stored};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use tourniquet_api::{IncidentResponseSpec, Outcome, PodTarget};
-use tourniquet_response::{AdmissionBackend, Effect, Phase, Read};
+use tourniquet_response::{AdmissionBackend, Agents, Effect, Phase, Read};
 
 /// The reason of the refusal; a refused response touches nothing and says so.
 fn refusal(scene: &Scene) -> String {
@@ -123,6 +123,13 @@ fn a_protected_namespace_is_refused_unless_overridden() {
 fn the_operators_own_namespace_is_refused_whatever_is_overridden() {
     let mut scene = a_pod_that_answers().with_spec(|spec| spec.override_protection = true);
     scene.settings.own_namespace = NAMESPACE.to_owned();
+    assert_eq!(refusal(&scene), "ProtectedNamespace");
+}
+
+#[test]
+fn the_agents_own_namespace_is_refused_whatever_is_overridden() {
+    let mut scene = a_pod_that_answers().with_spec(|spec| spec.override_protection = true);
+    scene.settings.agents = Some(Agents { namespace: NAMESPACE.to_owned(), ..Agents::default() });
     assert_eq!(refusal(&scene), "ProtectedNamespace");
 }
 

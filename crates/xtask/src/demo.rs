@@ -19,6 +19,9 @@ pub struct DemoCommand {
     /// The operator image that the cluster of --context can pull
     #[arg(long, requires = "context")]
     image: Option<String>,
+    /// The agent image that the cluster of --context can pull; without it, policies are all there is
+    #[arg(long, requires = "context")]
+    agent_image: Option<String>,
 }
 
 impl DemoCommand {
@@ -33,7 +36,7 @@ impl DemoCommand {
         let handle;
         let place = if let Some(context) = &self.context {
             let place = Place::Context(context);
-            install::install(&place, self.image.as_deref().unwrap_or_default(), None, &[])?;
+            install::install(&place, self.image.as_deref().unwrap_or_default(), self.agent_image.as_deref(), &[])?;
             place
         } else {
             let options = cluster::Options { network: Some(Network::Cilium), ..cluster::Options::default() };
@@ -41,8 +44,9 @@ impl DemoCommand {
             install::install_ours(&handle, true, &[])?;
             Place::Ours(&handle)
         };
+        let agents = self.context.is_none() || self.agent_image.is_some();
         let status = place
-            .program(&program, Network::Cilium, self.context.is_none(), &traffic, None)?
+            .program(&program, Network::Cilium, agents, &traffic, None)?
             .arg(workspace().join("examples"))
             .stdin(Stdio::null())
             .status()

@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, Probe};
+use k8s_openapi::api::core::v1::{self, Container, ContainerPort, Pod};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
-use tourniquet_api::{Containment, ContainmentState, names};
+use tourniquet_api::{Connections, Containment, ContainmentState, Direction, Probe, names};
 
 use crate::action::{Context, Undo};
 use crate::effect::{Effect, Kind, ObjectRef};
@@ -24,16 +24,16 @@ pub(super) const ALONE: SignedDuration = SignedDuration::from_secs(60);
 
 /// What has to be looked at, where there are agents.
 pub(super) fn reads(cx: &Context<'_>) -> Vec<Read> {
-    let namespace = cx.agent.into_iter();
-    namespace
-        .map(|namespace| Read::Containment { namespace: namespace.to_owned(), name: cx.target.uid.clone() })
+    let agents = cx.agents.into_iter();
+    agents
+        .map(|agents| Read::Containment { namespace: agents.namespace.clone(), name: cx.target.uid.clone() })
         .collect()
 }
 
 /// The pod's Containment, where there are agents.
 pub(super) fn of<'a>(cx: &Context<'a>) -> Result<Option<&'a Containment>, Unread> {
-    match cx.agent {
-        Some(namespace) => cx.world.containment(namespace, &cx.target.uid),
+    match cx.agents {
+        Some(agents) => cx.world.containment(&agents.namespace, &cx.target.uid),
         None => Ok(None),
     }
 }
@@ -63,10 +63,30 @@ pub(super) fn is_uncertain(cx: &Context<'_>) -> Result<bool, Unread> {
 
 /// Whether our label is due: at once without an agent, when the agent does not answer, and when the cut has held for a while.
 pub(super) fn label_is_due(cx: &Context<'_>, pod: &Pod) -> Result<bool, Unread> {
-    if cx.agent.is_none() || node(pod).is_none() {
+    if cx.agents.is_none() || node(pod).is_none() {
         return Ok(true);
     }
     Ok(cx.elapsed() >= if holds(cx, cx.response_uid)? { ALONE } else { AGENT_ANSWERS })
+}
+
+/// How many targets a Containment may name (`api/src/containment.rs`).
+const EGRESS_TARGETS: usize = 4;
+
+/// What the node calls a pod that was made from a file there: its cgroups have this instead of the UID. Only what has the form of
+/// the kubelet's hash (MD5 in hex, `pkg/kubelet/config/common.go`) and can be no other pod's UID: annotations are free text.
+fn config_hash(pod: &Pod) -> Option<&str> {
+    let annotations = pod.metadata.annotations.as_ref()?;
+    let hash = annotations.get("kubernetes.io/config.hash")?;
+    let mirror = annotations.get("kubernetes.io/config.mirror");
+    let is_hash = hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (mirror == Some(hash) && is_hash).then_some(hash)
+}
+
+/// What the agent tried from inside the pod, and who was connected when it cut it.
+pub(super) fn seen_from_inside(cx: &Context<'_>) -> Result<(Option<Probe>, Option<Connections>), Unread> {
+    let Some(status) = of(cx)?.and_then(|containment| containment.status.as_ref()) else { return Ok((None, None)) };
+    let egress = status.probes.iter().find(|probe| probe.direction == Direction::Egress).cloned();
+    Ok((egress, status.connections.clone()))
 }
 
 fn node(pod: &Pod) -> Option<&str> {
@@ -84,7 +104,7 @@ fn object(namespace: &str, cx: &Context<'_>, existing: Option<&Containment>) -> 
 
 /// What makes the pod's Containment, and this response one of its holders; nothing when that is so, or has to wait.
 pub(super) fn join(cx: &Context<'_>, pod: &Pod) -> Result<Vec<Effect>, Unread> {
-    let (Some(namespace), Some(node)) = (cx.agent, node(pod)) else { return Ok(Vec::new()) };
+    let (Some(agents), Some(node)) = (cx.agents, node(pod)) else { return Ok(Vec::new()) };
     if is_being_lifted(cx)? {
         return Ok(Vec::new());
     }
@@ -92,12 +112,16 @@ pub(super) fn join(cx: &Context<'_>, pod: &Pod) -> Result<Vec<Effect>, Unread> {
     let ports = probe_ports(pod);
     let mut effects = Vec::new();
     if existing.is_none_or(|containment| containment.spec.probe_ports != ports) {
-        let spec = json!({
+        let mut spec = json!({
             "pod": { "namespace": cx.target.namespace, "name": cx.target.name, "uid": cx.target.uid },
             "nodeName": node,
             "probePorts": ports,
+            "egressTargets": agents.egress_targets.iter().take(EGRESS_TARGETS).collect::<Vec<_>>(),
         });
-        let object = object(namespace, cx, existing);
+        if let Some(hash) = config_hash(pod) {
+            spec["pod"]["configHash"] = json!(hash);
+        }
+        let object = object(&agents.namespace, cx, existing);
         let manager = names::OPERATOR_MANAGER.to_owned();
         effects.push(Effect::Apply { object, manager, fields: json!({ "spec": spec }) });
     }
@@ -108,7 +132,7 @@ pub(super) fn join(cx: &Context<'_>, pod: &Pod) -> Result<Vec<Effect>, Unread> {
             // Not when the last holder has left since, and the agent is lifting what we would join.
             fields["metadata"] = json!({ "resourceVersion": version });
         }
-        let object = object(namespace, cx, existing);
+        let object = object(&agents.namespace, cx, existing);
         let manager = names::field_manager(cx.response_uid);
         effects.push(Effect::Apply { object, manager, fields });
     }
@@ -117,8 +141,8 @@ pub(super) fn join(cx: &Context<'_>, pod: &Pod) -> Result<Vec<Effect>, Unread> {
 
 /// What takes this response out of the holders, and the Containment away after the last one, once the agent has let go.
 pub(super) fn leave(cx: &Context<'_>, pod_is_there: bool, undo: &mut Undo) -> Result<(), Unread> {
-    let (Some(namespace), Some(containment)) = (cx.agent, of(cx)?) else { return Ok(()) };
-    let object = object(namespace, cx, Some(containment));
+    let (Some(agents), Some(containment)) = (cx.agents, of(cx)?) else { return Ok(()) };
+    let object = object(&agents.namespace, cx, Some(containment));
     if containment.spec.holders.contains_key(cx.response_uid) {
         undo.effects.push(Effect::Withdraw { object, manager: names::field_manager(cx.response_uid) });
         return Ok(());
@@ -161,7 +185,7 @@ fn ports_of(container: &Container) -> Vec<u16> {
     probes.into_iter().flatten().filter_map(|probe| port_of(probe, declared)).collect()
 }
 
-fn port_of(probe: &Probe, declared: &[ContainerPort]) -> Option<u16> {
+fn port_of(probe: &v1::Probe, declared: &[ContainerPort]) -> Option<u16> {
     let http = probe.http_get.as_ref().map(|http| http.port.clone());
     let tcp = probe.tcp_socket.as_ref().map(|tcp| tcp.port.clone());
     let grpc = probe.grpc.as_ref().map(|grpc| IntOrString::Int(grpc.port));

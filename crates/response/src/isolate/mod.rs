@@ -101,6 +101,7 @@ impl Act for Isolate {
             message: String::new(),
             assurance: Assurance::None,
             probes: cx.before.map(|before| before.probes.clone()).unwrap_or_default(),
+            connections: None,
             contained: None,
             residual: Vec::new(),
             watch: Vec::new(),
@@ -116,7 +117,8 @@ impl Act for Isolate {
 
         let mut after = None;
         // Only what answered before can be seen to be silent now.
-        if let Some(probe) = assessment.probes.first_mut().filter(|probe| probe.before.reached())
+        let ingress = assessment.probes.iter_mut().find(|probe| probe.direction == Direction::Ingress);
+        if let Some(probe) = ingress.filter(|probe| probe.before.reached())
             && let Ok(address) = probe.peer.parse::<SocketAddr>()
             // A pod whose sandbox was made anew has another address; silence of the old one proves nothing.
             && has_address(pod, address.ip())
@@ -142,7 +144,13 @@ impl Act for Isolate {
             before: cx.before.filter(|_| !uncertain),
             pod: &name,
         });
-        let verdict = with_agent(cx, pod, verdict, after)?;
+        let (egress, connections) = containment::seen_from_inside(cx)?;
+        let verdict = with_agent(cx, pod, verdict, after, egress.as_ref())?;
+        if let Some(probe) = egress {
+            assessment.probes.retain(|other| other.direction != Direction::Egress);
+            assessment.probes.push(probe);
+        }
+        assessment.connections = connections;
         assessment.outcome = verdict.outcome;
         assessment.reason = verdict.reason;
         assessment.message = verdict.message;
@@ -150,7 +158,7 @@ impl Act for Isolate {
         assessment.contained = Some(verdict.contained);
         assessment.again_after = verdict.again_after;
         assessment.residual = if verdict.reason == CUT {
-            cut_residual(&name, containment::of(cx)?)
+            cut_residual(&name, &assessment.probes, containment::of(cx)?)
         } else {
             residual(&name, engine, verdict.contained)
         };

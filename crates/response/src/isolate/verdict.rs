@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
-use tourniquet_api::{Answer, Assurance, Containment, Outcome, Residual, TargetResult};
+use tourniquet_api::{Answer, Assurance, Containment, Direction, Outcome, Probe, Residual, TargetResult};
 
 use super::containment::{self, AGENT_ANSWERS, ALONE};
 use super::policies::is_labelled;
@@ -213,6 +213,7 @@ pub(super) fn with_agent(
     pod: &Pod,
     policies: Verdict,
     after: Option<Answer>,
+    egress: Option<&Probe>,
 ) -> Result<Verdict, Unread> {
     let name = format!("{}/{}", cx.target.namespace.as_deref().unwrap_or_default(), cx.target.name);
     let Some(containment) = containment::of(cx)? else { return Ok(policies) };
@@ -245,11 +246,31 @@ pub(super) fn with_agent(
             again_after: None,
         });
     }
-    let silent = after == Some(Answer::TimedOut);
+    if let Some(probe) = egress.filter(|probe| probe.before.reached() && probe.after.is_some_and(Answer::reached)) {
+        return Ok(Verdict {
+            outcome: Outcome::Partial,
+            reason: "NotInForce",
+            message: format!(
+                "the agent reads the cut back from the kernel of node {node}, and {} still answers pod {name} from inside",
+                probe.peer
+            ),
+            assurance: Assurance::None,
+            contained: Contained::Open,
+            again_after: None,
+        });
+    }
     let mut message =
         format!("the agent on node {node} cut pod {name} off in its own network namespace, open connections included");
-    message +=
-        if silent { "; it answered the operator before and does not now" } else { "; read back from the kernel" };
+    let silent = after == Some(Answer::TimedOut);
+    let egress = egress.filter(|probe| is_proven(probe));
+    message += match (silent, egress) {
+        (false, None) => "; read back from the kernel",
+        (true, _) => "; ingress proven: it answered the operator before and does not now",
+        (false, Some(_)) => "",
+    };
+    if let Some(probe) = egress {
+        message += &format!("; egress proven: {} answered it before and does not now", probe.peer);
+    }
     let alone = !is_labelled(cx, pod) && cx.elapsed() < ALONE;
     message += match policies.contained {
         Contained::Held => "; the policies are in force as well",
@@ -260,33 +281,44 @@ pub(super) fn with_agent(
         outcome: Outcome::Done,
         reason: CUT,
         message,
-        assurance: if silent { Assurance::Probed } else { Assurance::KernelVerified },
+        assurance: if silent || egress.is_some() { Assurance::Probed } else { Assurance::KernelVerified },
         contained: Contained::Held,
         again_after: policies.again_after,
     };
     Ok(if alone { look_again(verdict, ALONE - cx.elapsed()) } else { verdict })
 }
 
+/// Whether what answered before is silent now.
+fn is_proven(probe: &Probe) -> bool {
+    probe.before.reached() && probe.after == Some(Answer::TimedOut)
+}
+
 /// What stays open of a pod that is cut off.
-pub(super) fn cut_residual(pod: &str, containment: Option<&Containment>) -> Vec<Residual> {
-    let mut residuals = vec![
-        Residual {
+pub(super) fn cut_residual(pod: &str, probes: &[Probe], containment: Option<&Containment>) -> Vec<Residual> {
+    let mut residuals = vec![Residual {
+        code: "NodeCanStillReach".to_owned(),
+        severity: "Low".to_owned(),
+        message: format!(
+            "pod {pod}'s own node can still open connections to the ports of its probes: the kubelet does"
+        ),
+        remedy: None,
+    }];
+    let egress = probes.iter().find(|probe| probe.direction == Direction::Egress);
+    if !egress.is_some_and(is_proven) {
+        let why = match egress {
+            Some(probe) if probe.before.reached() => format!("{} answered before, and is being tried", probe.peer),
+            Some(probe) => format!("{} did not answer it before either", probe.peer),
+            None => "nothing was tried from inside it".to_owned(),
+        };
+        residuals.push(Residual {
             code: "EgressNotProbed".to_owned(),
             severity: "Low".to_owned(),
             message: format!(
-                "what pod {pod} can reach was not tried from inside it; the cut drops it in both directions"
+                "that pod {pod} reaches nobody was not proven ({why}); the cut drops what it sends, as read back from the kernel"
             ),
             remedy: None,
-        },
-        Residual {
-            code: "NodeCanStillReach".to_owned(),
-            severity: "Low".to_owned(),
-            message: format!(
-                "pod {pod}'s own node can still open connections to the ports of its probes: the kubelet does"
-            ),
-            remedy: None,
-        },
-    ];
+        });
+    }
     let status = containment.and_then(|containment| containment.status.as_ref());
     if status.is_some_and(|status| status.hooks.as_deref() == Some("Inet")) {
         residuals.push(Residual {

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
-use tourniquet_api::{Containment, ContainmentState, ContainmentStatus, Holder, names};
+use tourniquet_api::{Answer, Containment, ContainmentState, ContainmentStatus, Direction, Holder, Probe, names};
 use tourniquet_response::ObjectRef;
 
 use super::Sim;
@@ -154,8 +155,9 @@ impl Sim {
             if metadata.resource_version == version {
                 metadata.resource_version = Some(next);
                 let observed_generation = metadata.generation;
+                let probes = if state == ContainmentState::Cut { vec![silent_egress(self.now)] } else { Vec::new() };
                 stored.containment.status =
-                    Some(ContainmentStatus { observed_generation, state, ..ContainmentStatus::default() });
+                    Some(ContainmentStatus { observed_generation, state, probes, ..ContainmentStatus::default() });
             }
         }
         self.changed();
@@ -247,5 +249,17 @@ impl Sim {
         let Some(node) = self.pods.get(POD).map(|pod| pod.node.clone()) else { return };
         self.agents.nodes.remove(&node);
         self.pod_vanishes();
+    }
+}
+
+/// What an agent that cuts has tried from inside.
+fn silent_egress(now: jiff::Timestamp) -> Probe {
+    Probe {
+        direction: Direction::Egress,
+        peer: "10.96.0.1:443".to_owned(),
+        before: Answer::Answered,
+        before_at: Time(now),
+        after: Some(Answer::TimedOut),
+        at: Some(Time(now)),
     }
 }

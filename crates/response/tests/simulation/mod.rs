@@ -207,8 +207,11 @@ impl Sim {
 
     /// Where agents run, the operator is told where to meet them.
     pub(crate) fn settings(&self) -> Settings {
-        let agent_namespace = self.agents.installed.then(|| AGENTS.to_owned());
-        Settings { agent_namespace, ..Settings::default() }
+        let agents = self
+            .agents
+            .installed
+            .then(|| tourniquet_response::Agents { namespace: AGENTS.to_owned(), ..Default::default() });
+        Settings { agents, ..Settings::default() }
     }
 
     /// Decides about a response as it was read, looking at the cluster as it is.

@@ -1,0 +1,38 @@
+//! What agents try to reach from inside a pod, to prove that it reaches nobody.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// DNS over TCP, which every cluster's DNS serves (RFC 7766).
+const DNS: u16 = 53;
+
+/// Addresses that nearly every pod can reach: the API server's Service, the cluster's DNS, and this operator. All three, since a
+/// policy of somebody else's may deny a pod one of them; egress to DNS is what the strictest allow.
+pub(crate) fn targets(own: Option<IpAddr>, health_port: u16) -> Vec<String> {
+    let host = std::env::var("KUBERNETES_SERVICE_HOST").ok().and_then(|host| host.parse::<IpAddr>().ok());
+    let port = std::env::var("KUBERNETES_SERVICE_PORT").ok().and_then(|port| port.parse().ok());
+    let api = host.zip(port).map(SocketAddr::from);
+    // The operator's own resolver is the cluster's.
+    let resolver = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let dns = nameserver(&resolver).map(|address| SocketAddr::new(address, DNS));
+    let own = own.map(|address| SocketAddr::new(address, health_port));
+    [api, dns, own].into_iter().flatten().map(|target| target.to_string()).collect()
+}
+
+/// The first name server (resolv.conf(5)).
+fn nameserver(resolver: &str) -> Option<IpAddr> {
+    resolver.lines().filter_map(|line| line.strip_prefix("nameserver")).find_map(|rest| rest.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nameserver;
+
+    #[test]
+    fn the_first_name_server_counts() {
+        let resolver =
+            "search shop.svc.cluster.local\n# nameserver 1.1.1.1\nnameserver 10.96.0.10\nnameserver fd00::10\n";
+        assert_eq!(nameserver(resolver), Some("10.96.0.10".parse().unwrap()));
+        assert_eq!(nameserver("nameserver\tfd00::10\n"), Some("fd00::10".parse().unwrap()));
+        assert_eq!(nameserver("options ndots:5\n"), None);
+    }
+}
