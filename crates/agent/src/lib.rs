@@ -8,4 +8,5 @@
 pub mod cut;
 pub mod netns;
 pub mod pods;
+pub mod reach;
 pub mod watch;
