@@ -1,38 +1,88 @@
-//! The Containments of this node: watched, carried out, reported.
+//! The Containments of this node: watched, carried out, reported. Pods are worked on beside each other, each by one at a time.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::Receiver;
-use tourniquet_api::{Containment, ContainmentState};
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
+use tourniquet_agent::netns::NsId;
+use tourniquet_api::{Answer, Containment, ContainmentState, ContainmentStatus, NodeAgentStatus, OrphanedCut};
 use tracing::{info, warn};
 
-use crate::node::Node;
+use crate::entry::Entry;
+use crate::orphans::{self, Report};
+use crate::pod::{Hold, Node, Work, name_on_node, prove};
+use crate::scans::Scans;
 
 /// How often the kernel is looked at without any cause: a sandbox that was made anew is heard of by nobody.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often cuts are searched for that nobody asks for.
+const SURVEY: Duration = Duration::from_secs(60);
+
+/// Something that went on beside the loop has come to its end.
+enum Done {
+    Worked { name: String, hold: Hold, status: ContainmentStatus },
+    Wrote { name: String, written: Option<Box<Containment>> },
+    Tried { name: String, namespace: NsId, peer: SocketAddr, answer: Option<Answer>, began: Timestamp },
+    Surveyed(Option<Vec<OrphanedCut>>),
+    Reported(Report),
+}
 
 /// The agent's loop.
 pub(crate) struct Containments {
     api: Api<Containment>,
     field: String,
-    node: Node,
+    node: Arc<Node>,
+    scans: Scans,
+    /// Away while it is being written.
+    report: Option<Report>,
+    about: NodeAgentStatus,
+    entries: BTreeMap<String, Entry>,
+    /// What is kept of pods that are cut and whose Containment is gone.
+    orphaned: BTreeMap<String, Hold>,
+    /// When cuts that nobody asks for were last searched for; none: it is due.
+    surveyed: Option<Instant>,
+    surveying: bool,
     /// Pods in whose namespace something has changed.
+    wake: Sender<String>,
     woken: Receiver<String>,
-    known: BTreeMap<String, Containment>,
+    done: UnboundedSender<Done>,
+    ended: UnboundedReceiver<Done>,
 }
 
 impl Containments {
-    pub(crate) fn new(client: Client, namespace: &str, node_name: &str, node: Node, woken: Receiver<String>) -> Self {
-        let api = Api::namespaced(client, namespace);
-        Self { api, field: format!("spec.nodeName={node_name}"), node, woken, known: BTreeMap::new() }
+    pub(crate) fn new(client: Client, namespace: &str, node_name: &str, node: Arc<Node>, scans: Scans) -> Self {
+        let (wake, woken) = channel(64);
+        let (done, ended) = unbounded_channel();
+        Self {
+            api: Api::namespaced(client.clone(), namespace),
+            field: format!("spec.nodeName={node_name}"),
+            node,
+            scans,
+            report: Some(Report::new(client, namespace, node_name)),
+            about: NodeAgentStatus {
+                version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+                started_at: Some(MicroTime(Timestamp::now())),
+                ..NodeAgentStatus::default()
+            },
+            entries: BTreeMap::new(),
+            orphaned: BTreeMap::new(),
+            surveyed: None,
+            surveying: false,
+            wake,
+            woken,
+            done,
+            ended,
+        }
     }
 
     /// Until it is told to stop. A cut stays when the agent goes: only a Containment without holders lifts one.
@@ -42,77 +92,225 @@ impl Containments {
         let mut events = watcher(self.api.clone(), config).default_backoff().boxed();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut synchronized = false;
         loop {
             tokio::select! {
                 _ = terminate.recv() => return,
                 event = events.next() => match event {
-                    Some(Ok(Event::Apply(containment) | Event::InitApply(containment))) => self.changed(containment).await,
-                    Some(Ok(Event::Delete(containment))) => self.gone(&containment),
-                    Some(Ok(Event::Init)) => self.known.clear(),
-                    Some(Ok(Event::InitDone)) => info!(containments = self.known.len(), "synchronized"),
+                    Some(Ok(Event::Apply(containment) | Event::InitApply(containment))) => self.changed(containment),
+                    Some(Ok(Event::Delete(containment))) => self.gone(&containment.name_any()),
+                    Some(Ok(Event::Init)) => self.entries.values_mut().for_each(|entry| entry.listed = false),
+                    Some(Ok(Event::InitDone)) => {
+                        self.listed();
+                        synchronized = true;
+                    }
                     Some(Err(error)) => warn!(%error, "Containments are not watched at the moment; what is cut stays cut"),
                     None => return,
                 },
-                Some(uid) = self.woken.recv() => self.carry_out(&uid).await,
-                _ = look.tick() => self.look().await,
+                Some(done) = self.ended.recv() => self.take(done),
+                Some(uid) = self.woken.recv() => self.work(&uid),
+                // What is asked for is not known before the first list is whole: everything would be an orphan.
+                _ = look.tick(), if synchronized => self.look(),
             }
         }
     }
 
-    async fn changed(&mut self, containment: Containment) {
+    fn changed(&mut self, containment: Containment) {
         let name = containment.name_any();
-        self.known.insert(name.clone(), containment);
-        self.carry_out(&name).await;
+        let asks = match self.entries.get_mut(&name) {
+            Some(entry) => entry.update(containment),
+            None => {
+                let hold = self.orphaned.remove(name_on_node(&containment.spec)).unwrap_or_default();
+                self.entries.insert(name.clone(), Entry::new(containment, hold));
+                true
+            }
+        };
+        match self.entries.get(&name) {
+            // It is made a moment before its first holder comes; looking for its processes now would be in the way of the cut. What
+            // somebody else left behind is lifted at the next look.
+            Some(entry) if asks && entry.containment.spec.holders.is_empty() && !entry.is_known() => {}
+            Some(_) if asks => self.work(&name),
+            _ => self.write(&name),
+        }
+    }
+
+    fn listed(&mut self) {
+        let gone: Vec<String> =
+            self.entries.iter().filter(|(_, entry)| !entry.listed).map(|(name, _)| name.clone()).collect();
+        for name in gone {
+            self.gone(&name);
+        }
+        info!(containments = self.entries.len(), "synchronized");
     }
 
     /// A Containment that is gone lifts nothing: whoever takes it away by force must not set a pod free.
-    fn gone(&mut self, containment: &Containment) {
-        let name = containment.name_any();
-        let state = containment.status.as_ref().map(|status| status.state).unwrap_or_default();
-        if state == ContainmentState::Cut {
-            let pod = &containment.spec.pod;
+    fn gone(&mut self, name: &str) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        entry.gone = true;
+        let Some(hold) = entry.hold.take() else { return };
+        if entry.is_cut() {
+            let pod = &entry.containment.spec.pod;
             warn!(
                 uid = name,
                 namespace = pod.namespace,
                 pod = pod.name,
                 "its Containment is gone; the pod stays cut off"
             );
+            self.orphaned.insert(name_on_node(&entry.containment.spec).to_owned(), hold);
+            self.surveyed = None;
         }
-        self.known.remove(&name);
+        self.entries.remove(name);
     }
 
-    async fn look(&mut self) {
-        for name in self.known.keys().cloned().collect::<Vec<_>>() {
-            self.carry_out(&name).await;
+    fn look(&mut self) {
+        for name in self.entries.keys().cloned().collect::<Vec<_>>() {
+            self.work(&name);
+        }
+        if !self.surveying && self.surveyed.is_none_or(|at| at.elapsed() >= SURVEY) {
+            self.surveying = true;
+            self.surveyed = Some(Instant::now());
+            let asked_for: BTreeSet<String> =
+                self.entries.values().map(|entry| name_on_node(&entry.containment.spec).to_owned()).collect();
+            let (scans, done) = (self.scans.clone(), self.done.clone());
+            tokio::spawn(async move { done.send(Done::Surveyed(orphans::find(&scans, asked_for).await)) });
+        }
+        let cut = self.entries.values().filter(|entry| entry.is_cut()).count();
+        self.about.cut = i32::try_from(cut).unwrap_or(i32::MAX);
+        if let Some(mut report) = self.report.take() {
+            let (about, done) = (self.about.clone(), self.done.clone());
+            tokio::spawn(async move {
+                report.write(about).await;
+                done.send(Done::Reported(report))
+            });
         }
     }
 
-    async fn carry_out(&mut self, name: &str) {
-        let Some(containment) = self.known.get(name) else { return };
-        let before = containment.status.clone().unwrap_or_default();
-        let mut status = self.node.carry_out(&containment.spec, &before, Timestamp::now());
-        status.observed_generation = containment.metadata.generation;
-        if containment.status.as_ref() == Some(&status) {
+    /// Has a pod worked on, or once more when it is being worked on.
+    fn work(&mut self, name: &str) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let Some(mut hold) = entry.hold.take() else {
+            entry.again = true;
+            return;
+        };
+        let work = Work {
+            spec: entry.containment.spec.clone(),
+            before: entry.status.clone(),
+            received: entry.received,
+            woken: self.wake.clone(),
+        };
+        let generation = entry.containment.metadata.generation;
+        let (node, scans, done, name) =
+            (Arc::clone(&self.node), self.scans.clone(), self.done.clone(), name.to_owned());
+        tokio::spawn(async move {
+            let found = scans.find(name_on_node(&work.spec)).await;
+            let worked = tokio::task::spawn_blocking(move || {
+                let mut status = node.carry_out(&mut hold, &work, found);
+                status.observed_generation = generation;
+                (hold, status)
+            });
+            // An error is a panic: the next look begins with nothing kept, and what is cut stays cut.
+            let (hold, status) = worked.await.unwrap_or_else(|error| {
+                let status = ContainmentStatus {
+                    observed_generation: generation,
+                    state: ContainmentState::Failed,
+                    message: Some(format!("the agent has a bug ({error}); it tries again")),
+                    ..ContainmentStatus::default()
+                };
+                (Hold::default(), status)
+            });
+            // The receiver ends with the agent.
+            let _ = done.send(Done::Worked { name, hold, status });
+        });
+    }
+
+    fn take(&mut self, done: Done) {
+        match done {
+            Done::Worked { name, hold, status } => self.worked(&name, hold, status),
+            Done::Wrote { name, written } => {
+                let Some(entry) = self.entries.get_mut(&name) else { return };
+                entry.writing = false;
+                // A version that is not written was overtaken: the newer one is on its way through the watch.
+                let Some(written) = written else { return };
+                if written.metadata.uid == entry.containment.metadata.uid
+                    && written.metadata.generation == entry.containment.metadata.generation
+                {
+                    entry.containment = *written;
+                }
+                self.write(&name);
+            }
+            Done::Tried { name, namespace, peer, answer, began } => {
+                let Some(entry) = self.entries.get_mut(&name) else { return };
+                entry.tried(namespace, peer, answer, began);
+                self.write(&name);
+            }
+            Done::Surveyed(found) => {
+                self.surveying = false;
+                let Some(orphans) = found else { return };
+                let names: BTreeSet<&str> = orphans.iter().map(|orphan| orphan.pod_uid.as_str()).collect();
+                self.orphaned.retain(|uid, _| names.contains(uid.as_str()));
+                self.about.orphans = orphans;
+            }
+            Done::Reported(report) => self.report = Some(report),
+        }
+    }
+
+    fn worked(&mut self, name: &str, hold: Hold, status: ContainmentStatus) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        entry.hold = Some(hold);
+        if status.state != entry.status.state || status.restored != entry.status.restored {
+            let pod = &entry.containment.spec.pod;
+            info!(
+                uid = name,
+                namespace = pod.namespace,
+                pod = pod.name,
+                state = ?status.state,
+                restored = status.restored,
+                why = status.message.as_deref().unwrap_or_default(),
+                "carried out"
+            );
+        }
+        entry.status = status;
+        if entry.gone {
+            self.gone(name);
             return;
         }
-        let pod = &containment.spec.pod;
-        info!(
-            uid = name,
-            namespace = pod.namespace,
-            pod = pod.name,
-            state = ?status.state,
-            restored = status.restored,
-            why = status.message.as_deref().unwrap_or_default(),
-            "carried out"
-        );
-        let mut wanted = containment.clone();
-        wanted.status = Some(status);
-        wanted.metadata.managed_fields = None;
-        // A newer version is on its way through the watch, and is carried out then.
-        match self.api.replace_status(name, &PostParams::default(), &wanted).await {
-            Ok(written) => drop(self.known.insert(name.to_owned(), written)),
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
-            Err(error) => warn!(uid = name, %error, "the status is not written; it is tried again"),
+        if std::mem::take(&mut entry.again) {
+            self.write(name);
+            self.work(name);
+            return;
         }
+        if let Some((namespace, peer)) = entry.try_next() {
+            let (done, name) = (self.done.clone(), name.to_owned());
+            tokio::task::spawn_blocking(move || {
+                let began = Timestamp::now();
+                let answer = prove(&namespace, peer);
+                done.send(Done::Tried { name, namespace: namespace.id(), peer, answer, began })
+            });
+        }
+        self.write(name);
+    }
+
+    /// Has the status written when it is not what is stored.
+    fn write(&mut self, name: &str) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        if entry.writing || entry.gone || entry.status.observed_generation.is_none() || !entry.is_stale() {
+            return;
+        }
+        entry.writing = true;
+        let mut wanted = entry.containment.clone();
+        wanted.status = Some(entry.status.clone());
+        wanted.metadata.managed_fields = None;
+        let (api, done, name) = (self.api.clone(), self.done.clone(), name.to_owned());
+        tokio::spawn(async move {
+            let written = match api.replace_status(&name, &PostParams::default(), &wanted).await {
+                Ok(written) => Some(Box::new(written)),
+                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => None,
+                Err(error) => {
+                    warn!(uid = name, %error, "the status is not written; it is tried again");
+                    None
+                }
+            };
+            done.send(Done::Wrote { name, written })
+        });
     }
 }

@@ -107,6 +107,9 @@ pub struct ContainmentStatus {
     /// When the agent heard that the pod is held, where it has cut it since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub received_at: Option<MicroTime>,
+    /// When the agent had found the pod and looked at it, and told the kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_at: Option<MicroTime>,
     /// Since when the cut has been in force without a gap, as read back from the kernel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut_at: Option<MicroTime>,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::json;
-use tourniquet_api::{Assurance, Containment, Outcome};
+use tourniquet_api::{Answer, Assurance, Containment, Direction, Outcome, Probe};
 
 use crate::snapshot::{Snapshot, traces};
 use crate::{AGENT_NAMESPACE, Scenario, Spec, TestPod, TestResponse, until};
@@ -59,14 +59,24 @@ pub async fn isolates_and_lets_go(s: &Scenario) -> Result<()> {
     }
     let ready = response.becomes("Ready", "True", SOON).await?;
     ensure!(ready.reason == "Cut", "{ready:?}");
-    let probed = until("the operator's own attempts are silent too", SOON, async || {
+    let probed = until("what answered before is silent, in both directions", SOON, async || {
         let action = response.action("isolate").await?;
         let result = action.results.first().cloned().context("no result")?;
-        Ok(Some((action, result)).filter(|(_, result)| result.assurance == Some(Assurance::Probed)))
+        let silent = |probe: &Probe| probe.before.reached() && probe.after == Some(Answer::TimedOut);
+        let proven = |direction| result.probes.iter().any(|probe| probe.direction == direction && silent(probe));
+        let both = proven(Direction::Ingress) && proven(Direction::Egress);
+        Ok(both.then_some((action, result)))
     });
     let (action, result) = probed.await?;
     ensure!(action.outcome == Outcome::Done && action.reason.as_deref() == Some("Cut"), "{action:?}");
-    ensure!(result.target_uid == web.uid, "{result:?}");
+    ensure!(result.target_uid == web.uid && result.assurance == Some(Assurance::Probed), "{result:?}");
+    let message = result.message.clone().unwrap_or_default();
+    ensure!(message.contains("ingress proven") && message.contains("egress proven"), "{message}");
+    let open = result.connections.context("nobody listed the connections")?;
+    let tcp = |arrow: &str| open.first.iter().any(|line| line.starts_with("tcp ") && line.contains(arrow));
+    let listed = usize::try_from(open.count).is_ok_and(|count| count >= open.first.len());
+    ensure!(tcp(" -> ") && tcp(" <- ") && listed, "the flows that the pod opened, and that were opened to it: {open:?}");
+    ensure!(open.first.iter().any(|line| line.contains(&peer.ip.to_string())), "{open:?}");
 
     let deleted = response.delete().await?;
     let back = [inbound.answered(deleted, SOON).await?.end, outbound.answered(deleted, SOON).await?.end];

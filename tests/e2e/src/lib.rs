@@ -12,6 +12,7 @@
 pub mod crash;
 pub mod cut;
 pub mod environment;
+pub mod hops;
 pub mod pods;
 pub mod responses;
 pub mod scenario;
@@ -21,6 +22,7 @@ pub mod traffic;
 pub mod until;
 
 pub use environment::Environment;
+pub use hops::{Hops, Watched};
 pub use pods::TestPod;
 pub use responses::{Spec, TestResponse};
 pub use scenario::{Scenario, scenario};

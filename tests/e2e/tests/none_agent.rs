@@ -8,7 +8,7 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::config::AuthInfo;
 use serde_json::json;
-use tourniquet_api::{Containment, ContainmentState, ContainmentStatus};
+use tourniquet_api::{Containment, ContainmentState, ContainmentStatus, NodeAgent};
 use tourniquet_e2e::environment::config;
 use tourniquet_e2e::{AGENT_NAMESPACE, Scenario, TestPod, scenario, until};
 
@@ -139,26 +139,6 @@ fn a_pod_on_its_nodes_network_is_left_alone() {
 }
 
 #[test]
-fn a_containment_that_is_taken_away_sets_nobody_free() {
-    scenario("agent-orphan", |s| async move {
-        let (web, peer) = tokio::try_join!(s.pod("web"), s.pod("peer"))?;
-        let inbound = s.attempts(&peer, &web).await?;
-        let held = Held::new(&s, &web, &[]).await?;
-        held.becomes(ContainmentState::Cut).await?;
-
-        held.remove().await?;
-        inbound.stays_silent(Timestamp::now(), SECOND * 3).await?;
-
-        // Made again, and let go in order.
-        let again = Held::new(&s, &web, &[]).await?;
-        again.becomes(ContainmentState::Cut).await?;
-        let asked = again.let_go().await?;
-        inbound.answered(asked, SOON).await?;
-        again.remove().await
-    });
-}
-
-#[test]
 fn an_agent_writes_nothing_of_another_nodes() {
     scenario("agent-other", |s| async move {
         let web = s.pod("web").await?;
@@ -177,6 +157,44 @@ fn an_agent_writes_nothing_of_another_nodes() {
         ensure!(refused.to_string().contains("its own node's Containments only"), "{refused}");
         held.let_go().await?;
         held.becomes(ContainmentState::Lifted).await?;
+        held.remove().await
+    });
+}
+
+#[test]
+fn a_containment_that_is_taken_away_sets_nobody_free_and_is_reported_until_somebody_decides() {
+    scenario("orphan", |s| async move {
+        let (web, peer) = tokio::try_join!(s.pod("web"), s.pod("peer"))?;
+        let attempts = s.attempts(&peer, &web).await?;
+        attempts.answered(Timestamp::UNIX_EPOCH, SOON).await?;
+        let held = Held::new(&s, &web, &[]).await?;
+        held.becomes(ContainmentState::Cut).await?;
+        let cut = attempts.silent(held.asked, SECOND, SOON).await?.start;
+
+        let taken = held.api.get(&held.name).await?;
+        held.api.delete(&held.name, &DeleteParams::default()).await?;
+        let reports: Api<NodeAgent> = Api::namespaced(s.env.client.clone(), AGENT_NAMESPACE);
+        let orphans = async || {
+            let report = reports.get(&taken.spec.node_name).await?;
+            let status = report.status.context("no report on the node")?;
+            Ok::<_, anyhow::Error>(status.orphans.iter().any(|orphan| orphan.pod_uid == web.uid))
+        };
+        until("the cut is reported as nobody's", SOON, async || Ok(orphans().await?.then_some(()))).await?;
+        let so_far = Timestamp::now().duration_since(cut).unsigned_abs();
+        attempts.stays_silent(cut, so_far + SECOND * 2).await?;
+
+        let mut decided = taken.clone();
+        decided.spec.holders.clear();
+        decided.metadata = kube::core::ObjectMeta { name: Some(held.name.clone()), ..Default::default() };
+        decided.status = None;
+        let asked = Timestamp::now();
+        held.api.create(&PostParams::default(), &decided).await?;
+        attempts.answered(asked, SOON).await?;
+        held.becomes(ContainmentState::Lifted).await?;
+        until("nothing is reported any more", Duration::from_secs(90), async || {
+            Ok((!orphans().await?).then_some(()))
+        })
+        .await?;
         held.remove().await
     });
 }

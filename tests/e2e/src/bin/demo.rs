@@ -18,7 +18,7 @@ use kube::{Client, ResourceExt};
 use tourniquet_api::{IncidentResponse, names};
 use tourniquet_e2e::environment::Environment;
 use tourniquet_e2e::snapshot::{FIELDS_LEFT_OUT, LEFT_OUT, Snapshot, traces};
-use tourniquet_e2e::{Scenario, responses, until};
+use tourniquet_e2e::{Hops, Scenario, responses, until};
 
 const SHOP: &str = "shop";
 const EXAMPLE_IMAGE: &str = "docker.io/library/busybox:1.37";
@@ -75,10 +75,12 @@ async fn show(shop: &Scenario, examples: &Path) -> Result<()> {
 
     title("An alert: web is to be cut off");
     let policies = watch_policies(&env.client);
+    let hops = env.agents.then(|| Hops::watch(&env.client));
     let manifest = examples.join("isolate-pod.yaml").display().to_string();
     println!("$ kubectl apply -f examples/isolate-pod.yaml");
     let created = Timestamp::now();
     print!("{}", env.kubectl_output(&["apply", "--filename", &manifest]).await?);
+    let answered = Timestamp::now();
     let response = response(&env.client, examples).await?;
     let uid = response.uid().context("no UID")?;
 
@@ -99,6 +101,10 @@ async fn show(shop: &Scenario, examples: &Path) -> Result<()> {
     let accepted = policies.await.context("the watch of the policies ended")??;
     let refused_in = inbound.silent(created, SECOND * 3, SETTLED).await?.start;
     let refused_out = outbound.silent(created, SECOND * 3, SETTLED).await?.start;
+    let moments = match &hops {
+        Some(hops) => Some(hops.of(&uid, &web.uid).await?),
+        None => None,
+    };
     inbound.none_answered(contained, Timestamp::now())?;
     outbound.none_answered(contained, Timestamp::now())?;
 
@@ -139,6 +145,12 @@ async fn show(shop: &Scenario, examples: &Path) -> Result<()> {
     println!("  created -> reported as contained                 {}", span(created, contained));
     println!("  deleted -> first accepted connection, to web     {}", span(deleted, answered_in));
     println!("  deleted -> first accepted connection, from web   {}", span(deleted, answered_out));
+    if let Some(moments) = moments {
+        println!("Of created -> first refused connection, to web:");
+        for (hop, milliseconds) in moments.hops(created, answered, refused_in) {
+            println!("  {milliseconds:>6.1} ms  {hop}");
+        }
+    }
     println!(
         "Times count from the start of kubectl, which takes some 100 ms itself; connections are tried every 50 ms."
     );
