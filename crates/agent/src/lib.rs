@@ -5,7 +5,9 @@
 //! the kernel: CAP_SYS_ADMIN to enter a namespace, CAP_NET_ADMIN for nftables, CAP_NET_RAW for [`cut::queues`],
 //! CAP_SYS_PTRACE to open `/proc/PID/ns/net` of others, and the node's PID namespace.
 
+pub mod connections;
 pub mod cut;
+mod netlink;
 pub mod netns;
 pub mod pods;
 pub mod reach;

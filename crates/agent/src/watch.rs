@@ -4,11 +4,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use netlink_sys::Socket;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
-use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::netlink::listen;
 use crate::netns::NetNs;
 
 /// `NFNLGRP_NFTABLES`, `include/uapi/linux/netfilter/nfnetlink.h`.
@@ -84,12 +85,4 @@ impl Watch {
         }
         Ok(())
     }
-}
-
-fn listen(protocol: isize, group: u32) -> io::Result<Socket> {
-    let mut socket = Socket::new(protocol)?;
-    socket.bind(&SocketAddr::new(0, 0))?;
-    socket.add_membership(group)?;
-    socket.set_non_blocking(true)?;
-    Ok(socket)
 }

@@ -18,7 +18,7 @@ use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{NetfilterHeader, NetfilterMessage, NetfilterProtoFamily};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_NETFILTER;
-use tourniquet_agent::cut::{CutError, Hooks, State, cut, lift, verify};
+use tourniquet_agent::cut::{CutError, Hooks, State, cut, is_cut, lift, verify};
 use tourniquet_agent::netns::NetNs;
 use tourniquet_agent::watch::Watch;
 
@@ -162,12 +162,14 @@ fn every_change_is_named_and_put_back() {
             let state = verify(&lab.pod, &lab.allow(), hooks).expect("read");
             let State::Altered(difference) = &state else { panic!("{hooks:?} {named}: {state:?}") };
             assert!(difference.contains(named), "{hooks:?} {named}: {difference}");
+            assert!(is_cut(&lab.pod).expect("read"), "{named}: a table of ours is one, whatever is in it");
             assert!(cut(&lab.pod, &lab.allow(), hooks).expect("the cut").changed, "{named}");
             assert_eq!(verify(&lab.pod, &lab.allow(), hooks).expect("read"), State::Cut, "{named}");
             times_out(&lab.node, V4.outsider, outside());
         }
         change(&lab.pod, family, NfTablesMessage::DeleteTable(table(vec![])), 0);
         assert_eq!(verify(&lab.pod, &lab.allow(), hooks).expect("read"), State::Open);
+        assert!(!is_cut(&lab.pod).expect("read"));
         answers(&lab.node, V4.outsider, outside());
     }
 }

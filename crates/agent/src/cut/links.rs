@@ -3,10 +3,11 @@
 
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 
 use netlink_packet_core::NlasIterator;
 
-use super::netlink::Netlink;
+use crate::netlink::{Dump, Netlink, TRIES};
 
 /// An interface's name: up to 15 bytes that are no slash, colon or white space. A pod with CAP_NET_ADMIN chooses them.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,10 +46,18 @@ pub(super) fn but_loopback() -> io::Result<Vec<Name>> {
 /// All interfaces but loopback, up or down.
 pub(super) fn links() -> io::Result<Vec<Link>> {
     let mut found = Vec::new();
-    Netlink::route()?.dump_raw(RTM_GETLINK, &[0; IFINFOMSG], |payload| {
-        found.extend(link(payload)?);
-        Ok(())
-    })?;
+    for _ in 0..TRIES {
+        found.clear();
+        let dump = Netlink::route()?.dump_raw(RTM_GETLINK, &[0; IFINFOMSG], |payload| {
+            found.extend(link(payload)?);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        if dump == Dump::Whole {
+            break;
+        }
+    }
+    // A pod that changes its interfaces without end must not keep them from being cut: the last list counts, and each
+    // change is heard of by the watch.
     Ok(found)
 }
 

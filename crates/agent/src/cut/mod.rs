@@ -31,7 +31,7 @@
 
 mod allow;
 mod links;
-mod netlink;
+mod nftables;
 pub mod queues;
 mod read;
 mod rules;
@@ -44,9 +44,10 @@ use nix::errno::Errno;
 
 pub use self::allow::{Allow, AllowError, MOST};
 use self::links::Name;
-use self::netlink::{Netlink, Refused};
+use self::nftables::Refused;
 use self::read::Difference;
 use self::rules::{End, Family, Table};
+use crate::netlink::Netlink;
 use crate::netns::NetNs;
 
 /// How often cutting starts anew while interfaces come and go under it.
@@ -306,7 +307,7 @@ mod tests {
     use nix::sched::{CloneFlags, unshare};
 
     use super::{Allow, End, Hooks, put, read, rules};
-    use crate::cut::netlink::Netlink;
+    use crate::netlink::Netlink;
 
     /// A kernel without the egress hook, as far as one kernel can play another: it is asked for a hook that it does not
     /// have.

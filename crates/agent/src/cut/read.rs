@@ -12,8 +12,8 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use super::links::Name;
-use super::netlink::Netlink;
 use super::rules::{Chain, FAMILIES, Family, NF_DROP, NFTA_DEVICE_NAME, Rule, TABLE, Table};
+use crate::netlink::Netlink;
 
 /// How what is there differs from what is meant.
 #[derive(Debug, PartialEq, Eq)]

@@ -325,7 +325,7 @@ fn verdict(attributes: Vec<VerdictAttribute>) -> Rule {
     vec![Expressions::Immediate(vec![Immediate::DestinationRegister(Register::Verdict), data]).into()]
 }
 
-/// How a refused rule begins in [`super::netlink::Refused`].
+/// How a refused rule begins in [`super::nftables::Refused`].
 pub(super) const NEW_RULE: &str = "NewRule";
 
 /// The message that removes the table of a family.

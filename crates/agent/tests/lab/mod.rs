@@ -59,6 +59,10 @@ impl Lab {
             ip(&lab.node, &format!("addr add {prefix}9{flags} dev veth0"));
             ip(&lab.pod, &format!("addr add {prefix}2{flags} dev eth0"));
         }
+        // The kernel makes an IPv6 address's own route some time after the address, when it has noticed the carrier.
+        for (namespace, address) in [(&lab.pod, V6.pod), (&lab.node, V6.node), (&lab.node, V6.outsider)] {
+            until("an IPv6 address is in use", || hears_itself(namespace, address).unwrap_or(false));
+        }
         lab
     }
 
@@ -92,6 +96,14 @@ pub(crate) fn namespace() -> NetNs {
     })
     .join()
     .expect("a network namespace; see above")
+}
+
+/// Whether a datagram from this address to itself arrives.
+fn hears_itself(namespace: &NetNs, address: IpAddr) -> io::Result<bool> {
+    let socket = namespace.enter(|| UdpSocket::bind((address, 0)))??;
+    socket.set_read_timeout(Some(Duration::from_millis(20)))?;
+    socket.send_to(b"hello", socket.local_addr()?)?;
+    Ok(socket.recv_from(&mut [0; 16]).is_ok())
 }
 
 /// Runs iproute2 inside a namespace.
