@@ -124,10 +124,10 @@ impl Node {
             connections: before.connections.clone(),
             ..ContainmentStatus::default()
         };
-        // What is true before the cut can be seen only now. What was seen in a former sandbox says nothing of this one.
-        if !held && hold.seen != Some(id) {
+        // What could be reached before the cut can be seen only now. What was seen in a former sandbox says nothing of this one.
+        let first = !held && hold.seen != Some(id);
+        if first {
             status.probes = control(&network.netns, &work.spec).into_iter().collect();
-            status.connections = open_connections(&network.netns).or(status.connections);
             hold.seen = Some(id);
         }
         let strays = strays(&network);
@@ -154,19 +154,24 @@ impl Node {
                 status.restored += i32::from(held && cut.changed);
             }
         }
+        if first {
+            // A cut changes no socket's state, so it need not wait for a list that somebody in the pod can make long.
+            status.connections = hold.namespace.as_deref().and_then(open_connections).or(status.connections);
+        }
         status
     }
 
     fn cut(&self, hold: &mut Hold, work: &Work, network: PodNetwork) -> Result<cut::Cut, String> {
-        hold.listen(&work.spec.pod.uid, &network.netns, &work.woken);
-        let nodes = self.sources(hold, &work.spec, &network.netns)?;
+        let namespace = match hold.namespace.take().filter(|namespace| namespace.id() == network.netns.id()) {
+            Some(namespace) => namespace,
+            None => Arc::new(network.netns),
+        };
+        hold.namespace = Some(Arc::clone(&namespace));
+        hold.listen(&work.spec.pod.uid, &namespace, &work.woken);
+        let nodes = self.sources(hold, &work.spec, &namespace)?;
         let allow = Allow::new(nodes, work.spec.probe_ports.iter().copied()).map_err(text)?;
-        let cut = cut::cut(&network.netns, &allow, self.hooks).map_err(text)?;
-        hold.take_queues(&network.netns)?;
-        let same = hold.namespace.as_ref().is_some_and(|namespace| namespace.id() == network.netns.id());
-        if !same {
-            hold.namespace = Some(Arc::new(network.netns));
-        }
+        let cut = cut::cut(&namespace, &allow, self.hooks).map_err(text)?;
+        hold.take_queues(&namespace)?;
         Ok(cut)
     }
 
@@ -231,7 +236,7 @@ impl Hold {
 fn control(namespace: &NetNs, spec: &ContainmentSpec) -> Option<Probe> {
     let targets: Vec<SocketAddr> = spec.egress_targets.iter().filter_map(|text| text.parse().ok()).collect();
     let at = Timestamp::now();
-    let attempts = reach::attempt(namespace, &targets, CONTROL).ok()?;
+    let attempts = reach::attempt_until_one_is_reached(namespace, &targets, CONTROL).ok()?;
     let tried: Vec<(SocketAddr, Answer)> = targets.into_iter().zip(attempts.into_iter().map(answer)).collect();
     // Where none answers, the first says so: then nothing can be proven.
     let (peer, before) = tried.iter().find(|(_, before)| before.reached()).or(tried.first())?;

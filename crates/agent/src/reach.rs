@@ -49,10 +49,26 @@ impl Attempt {
 /// When the namespace cannot be entered (CAP_SYS_ADMIN), or this process has no file descriptors or memory left for the
 /// sockets: that says nothing of the targets, so it is not taken for an answer.
 pub fn attempt(namespace: &NetNs, targets: &[SocketAddr], limit: Duration) -> io::Result<Vec<Attempt>> {
-    namespace.enter(|| attempt_here(targets, limit))?
+    namespace.enter(|| attempt_here(targets, limit, |_| false))?
 }
 
-fn attempt_here(targets: &[SocketAddr], limit: Duration) -> io::Result<Vec<Attempt>> {
+/// The same, and not longer than until one of the targets was reached: what was not decided by then is `TimedOut`.
+///
+/// # Errors
+/// As [`attempt`].
+pub fn attempt_until_one_is_reached(
+    namespace: &NetNs,
+    targets: &[SocketAddr],
+    limit: Duration,
+) -> io::Result<Vec<Attempt>> {
+    namespace.enter(|| attempt_here(targets, limit, Attempt::reached))?
+}
+
+fn attempt_here(
+    targets: &[SocketAddr],
+    limit: Duration,
+    enough: impl Fn(Attempt) -> bool,
+) -> io::Result<Vec<Attempt>> {
     // None: so far away that it never comes.
     let end = Instant::now().checked_add(limit);
     let mut states = targets.iter().map(start).collect::<Result<Vec<State>, _>>()?;
@@ -65,7 +81,7 @@ fn attempt_here(targets: &[SocketAddr], limit: Duration) -> io::Result<Vec<Attem
                 fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLOUT));
             }
         }
-        if fds.is_empty() {
+        if fds.is_empty() || states.iter().any(|state| matches!(state, State::Decided(attempt) if enough(*attempt))) {
             break;
         }
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));

@@ -296,7 +296,7 @@ pub struct Probe {
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Connections {
-    /// How many there were.
+    /// How many there were; 10,000 are the most that are counted.
     pub count: i32,
     /// The first of them; all are in the evidence.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
