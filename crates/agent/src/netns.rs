@@ -1,10 +1,11 @@
-//! A network namespace that is held open, and work inside it.
+//! A network namespace that is held open, and work inside it. The one module that enters namespaces (setns(2)).
 
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::Arc;
 
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
@@ -32,10 +33,10 @@ impl NsId {
 }
 
 /// A network namespace. It lives at least as long as this value: a pod whose processes are all gone is still there to
-/// be lifted, and its inode cannot come to mean another.
-#[derive(Debug)]
+/// be lifted, and its inode cannot come to mean another. A clone shares the file descriptor.
+#[derive(Clone, Debug)]
 pub struct NetNs {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
     id: NsId,
 }
 
@@ -62,7 +63,7 @@ impl NetNs {
     /// When the file cannot be examined.
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let id = NsId::of(&fd)?;
-        Ok(Self { fd, id })
+        Ok(Self { fd: Arc::new(fd), id })
     }
 
     /// What tells this namespace from another.
@@ -77,16 +78,7 @@ impl NetNs {
     /// # Errors
     /// When the namespace cannot be entered (CAP_SYS_ADMIN) or no thread can be started. Then `work` has not run.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-        std::thread::scope(|scope| {
-            let inside = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, || {
-                setns(&self.fd, CloneFlags::CLONE_NEWNET)?;
-                Ok(work())
-            })?;
-            match inside.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        inside(self.as_fd(), CloneFlags::CLONE_NEWNET, work)
     }
 
     /// The addresses of all interfaces but loopback. In a pod's namespace they should contain the pod's own.
@@ -134,4 +126,26 @@ impl AsFd for NetNs {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// Runs `work` on a thread that enters a namespace of this kind and ends. A thread that left a namespace could fail to
+/// come back; one that ends need not.
+///
+/// # Errors
+/// When the namespace cannot be entered (CAP_SYS_ADMIN) or no thread can be started. Then `work` has not run.
+pub(crate) fn inside<T: Send>(
+    namespace: BorrowedFd<'_>,
+    kind: CloneFlags,
+    work: impl FnOnce() -> T + Send,
+) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let inside = std::thread::Builder::new().name("namespace".into()).spawn_scoped(scope, || {
+            setns(namespace, kind)?;
+            Ok(work())
+        })?;
+        match inside.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }

@@ -6,78 +6,15 @@
 mod lab;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
 use tourniquet_agent::cut::{Hooks, cut};
-use tourniquet_agent::netns::NetNs;
 use tourniquet_agent::pods::cgroup::Hierarchy;
-use tourniquet_agent::pods::{FindError, find, node_network};
+use tourniquet_agent::pods::{FindError, all, find, hierarchy, node_network};
 
+use crate::lab::groups::Groups;
 use crate::lab::{Lab, SILENCE, UNPROBED, V4, answers, echo_tcp, times_out, until};
-
-/// Control groups below one root, and the processes in them.
-struct Groups {
-    root: PathBuf,
-    children: Vec<Child>,
-    /// Where this process came from.
-    home: PathBuf,
-}
-
-impl Groups {
-    fn new() -> Self {
-        let mounts = fs::read_to_string("/proc/self/mounts").expect("proc");
-        let mount =
-            mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|fields| fields[2] == "cgroup2");
-        let mount = mount.expect("this test needs the unified control group hierarchy")[1].to_owned();
-        let own = fs::read_to_string("/proc/self/cgroup").expect("proc");
-        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("a group in the unified hierarchy");
-        let home = Path::new(&mount).join(own);
-        let root = Path::new(&mount).join(format!("tourniquet-agent-test-{}", std::process::id()));
-        fs::create_dir(&root).expect("this test makes a control group: run it as root");
-        Self { root, children: Vec::new(), home }
-    }
-
-    /// A process in a network namespace and a control group.
-    fn process(&mut self, namespace: &NetNs, group: &str) -> u32 {
-        let directory = self.root.join(group);
-        fs::create_dir_all(&directory).expect("a control group");
-        let child = namespace.enter(|| Command::new("sleep").arg("60").spawn()).expect("the namespace").expect("sleep");
-        let pid = child.id();
-        self.children.push(child);
-        fs::write(directory.join("cgroup.procs"), pid.to_string()).expect("moved");
-        pid
-    }
-
-    /// Moves this process itself.
-    fn join(&self, group: &str) {
-        let directory = self.root.join(group);
-        fs::create_dir_all(&directory).expect("a control group");
-        fs::write(directory.join("cgroup.procs"), std::process::id().to_string()).expect("moved");
-    }
-}
-
-impl Drop for Groups {
-    fn drop(&mut self) {
-        let _ = fs::write(self.home.join("cgroup.procs"), std::process::id().to_string());
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        remove(&self.root);
-    }
-}
-
-/// Control groups have files that cannot be removed; the directories can.
-fn remove(directory: &Path) {
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove(&entry.path());
-        }
-    }
-    let _ = fs::remove_dir(directory);
-}
 
 #[test]
 fn real_processes() {
@@ -118,6 +55,12 @@ fn real_processes() {
             let relative = fs::read_to_string(format!("/proc/{sandbox}/cgroup")).expect("proc");
             assert!(relative.contains(":/../"), "{relative}");
             seen_from_here();
+            let shown = fs::read_to_string("/proc/self/cgroup").expect("proc");
+            assert!(shown.lines().any(|line| line == "0::/"), "{shown}");
+            assert_eq!(hierarchy(proc), Hierarchy::of(&own));
+            let mine = all(proc, &hierarchy(proc), host.id()).expect("all pods");
+            assert_eq!(mine[uid].as_ref().expect("the pod").pid, sandbox);
+            assert!(mine.contains_key(other));
         });
         inside.join().expect("found from a cgroup namespace of one's own");
     });

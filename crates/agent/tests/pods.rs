@@ -2,13 +2,14 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "tests: a panic is a failed test")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use tempfile::TempDir;
 use tourniquet_agent::netns::{NetNs, NsId};
 use tourniquet_agent::pods::cgroup::Hierarchy;
-use tourniquet_agent::pods::{FindError, PodNetwork, find, node_network};
+use tourniquet_agent::pods::{FindError, MOST_NAMESPACES, PodNetwork, all, find, hierarchy, node_network};
 
 const UID: &str = "9c2d1e34-5b6f-4a70-8123-b4c5d6e7f809";
 const OTHER: &str = "11111111-2222-3333-4444-555555555555";
@@ -44,13 +45,34 @@ impl Proc {
         self
     }
 
+    /// Found by itself, and the same as when all are.
     fn find(&self, uid: &str) -> Result<PodNetwork, FindError> {
-        find(self.0.path(), uid, &Hierarchy::default(), self.namespace("host"))
+        let found = find(self.0.path(), uid, &Hierarchy::default(), self.namespace("host"));
+        let listed = self.all().map(|mut all| all.remove(uid));
+        match (&found, listed) {
+            (Err(FindError::NotHere { .. } | FindError::NotAUid(_)), Ok(None)) => {}
+            (Err(FindError::Relative { .. }), Err(FindError::Relative { .. })) => {}
+            (found, Ok(Some(listed))) => assert_eq!(described(found), described(&listed)),
+            (found, listed) => panic!("{found:?}, and among all: {listed:?}"),
+        }
+        found
+    }
+
+    fn all(&self) -> Result<BTreeMap<String, Result<PodNetwork, FindError>>, FindError> {
+        all(self.0.path(), &Hierarchy::default(), self.namespace("host"))
     }
 
     fn path(&self) -> &Path {
         self.0.path()
     }
+}
+
+type Described = Result<(u32, NsId, String, Vec<(u32, NsId, bool)>), String>;
+
+fn described(found: &Result<PodNetwork, FindError>) -> Described {
+    let network = found.as_ref().map_err(ToString::to_string)?;
+    let strays = network.strays.iter().map(|it| (it.pid, it.netns.id(), it.on_node)).collect();
+    Ok((network.pid, network.netns.id(), network.container.clone(), strays))
 }
 
 fn container(uid: &str, id: &str) -> String {
@@ -186,10 +208,76 @@ fn a_pod_that_forks_without_end_is_found() {
     assert_eq!(found.pid, 400);
 }
 
+#[test]
+fn all_pods_are_found_at_once_each_with_its_own_answer() {
+    let [host, torn, forking] = ["a1", "a2", "a3"].map(|start| format!("{start}{}", &OTHER[2..]));
+    let proc = ordinary()
+        .process(500, 800, "pause", "host", &container(&host, "2a"))
+        .process(510, 800, "a", "own", &container(&torn, "3a"))
+        .process(511, 800, "b", "pod", &container(&torn, "3b"))
+        .process(520, 800, "pause", "forking", &container(&forking, "4a"))
+        .process(521, 900, "sh", "forking", &container(&forking, "4b"));
+    fs::remove_file(proc.path().join("521/ns/net")).expect("removed");
+    let all = proc.all().expect("all");
+    let mut uids = vec![UID, OTHER, &host, &torn, &forking];
+    uids.sort_unstable();
+    assert_eq!(all.keys().collect::<Vec<_>>(), uids);
+    assert!(matches!(all[&host], Err(FindError::HostNetwork { pid: 500, .. })));
+    assert!(matches!(all[&torn], Err(FindError::Ambiguous { .. })));
+    for uid in uids {
+        let _the_same = proc.find(uid);
+    }
+    assert_eq!(proc.find(&forking).expect("the pod").pid, 520);
+}
+
+/// A process of a pod that cannot be looked at may be its oldest: that pod is not told, and the others are.
+#[test]
+fn what_is_unreadable_in_one_pod_does_not_hide_the_others() {
+    let proc = ordinary();
+    fs::write(proc.path().join("401/stat"), "nothing of use").expect("written");
+    let all = proc.all().expect("all");
+    assert!(matches!(all[UID], Err(FindError::Unreadable { .. })));
+    assert_eq!(all[OTHER].as_ref().expect("the other pod").pid, 300);
+}
+
+/// A pod whose processes each have a network of their own takes few of the agent's files, and is found all the same.
+#[test]
+fn a_pod_with_networks_without_end_is_found() {
+    let crowd = u32::try_from(MOST_NAMESPACES).expect("few") + 8;
+    // The order of the scan is proc's: the sandbox comes before them or after them.
+    for pid in [400, 999] {
+        let mut proc = Proc::new().process(pid, 800, "pause", "pod", &container(UID, "1a"));
+        for number in 0..crowd {
+            proc = proc.process(500 + number, 900, "x", &format!("own{number}"), &container(UID, "1b"));
+        }
+        let found = proc.find(UID).expect("the pod");
+        assert_eq!((found.pid, found.netns.id()), (pid, proc.namespace("pod")));
+        assert_eq!(found.strays.len(), MOST_NAMESPACES - 1);
+        assert_eq!(found.strays.len() + found.more_strays, crowd as usize);
+    }
+}
+
+#[test]
+fn the_agents_own_place_tells_whose_pods_count() {
+    let proc = ordinary();
+    assert_eq!(hierarchy(proc.path()), Hierarchy::default(), "there is no such file");
+    fs::create_dir(proc.path().join("self")).expect("a directory");
+    for (own, place) in [
+        ("0::/\n", None),
+        ("0::/../../kubepods/pod1/a\n", None),
+        ("0::/system.slice/x.service\n", None),
+        ("0::/a/kubepods/besteffort/pod1/b\n", Some("0::/a/kubepods/pod2/c\n")),
+    ] {
+        fs::write(proc.path().join("self/cgroup"), own).expect("a file");
+        assert_eq!(hierarchy(proc.path()), Hierarchy::of(place.unwrap_or_default()), "{own}");
+    }
+}
+
 /// This machine's own proc: what is in no pod is not found, and reading every process fails nowhere.
 #[test]
 fn the_real_proc_is_readable() {
     let host = node_network(Path::new("/proc")).expect("the node's namespace").id();
     let found = find(Path::new("/proc"), "00000000-0000-0000-0000-000000000000", &Hierarchy::default(), host);
     assert!(matches!(found, Err(FindError::NotHere { .. })), "{found:?}");
+    assert!(all(Path::new("/proc"), &hierarchy(Path::new("/proc")), host).is_ok());
 }

@@ -29,6 +29,10 @@ impl Hierarchy {
     pub fn of(cgroup: &str) -> Self {
         let root = lines(cgroup).find_map(|path| {
             let components: Vec<&str> = path.split('/').collect();
+            // Relative to another cgroup namespace: no other process's path begins like this.
+            if components.contains(&"..") {
+                return None;
+            }
             let at = components.iter().position(|component| kubepods(component).is_some())?;
             Some(components.get(..=at)?.iter().map(ToString::to_string).collect())
         });

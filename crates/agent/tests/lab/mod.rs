@@ -6,8 +6,11 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod groups;
+
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -69,15 +72,18 @@ impl Lab {
     /// A further pair of interfaces.
     pub(crate) fn wire(&self, outer: &str, inner: &str) {
         ip(&self.node, &format!("link add {outer} type veth peer name {inner}"));
-        let path = format!(
-            "/proc/{}/fd/{}",
-            std::process::id(),
-            std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&self.pod))
-        );
-        ip(&self.node, &format!("link set {inner} netns {path}"));
+        ip(&self.node, &format!("link set {inner} netns {}", path(&self.pod)));
         // Without duplicate address detection: an address is there at once.
         ip(&self.node, &format!("link set {outer} up"));
         ip(&self.pod, &format!("link set {inner} up"));
+    }
+
+    /// Moves an interface of the pod's to another namespace, with the pod's addresses.
+    pub(crate) fn give(&self, to: &NetNs, interface: &str) {
+        ip(&self.pod, &format!("link set {interface} netns {}", path(to)));
+        ip(to, &format!("link set {interface} up"));
+        ip(to, &format!("addr add 10.99.0.2/24 dev {interface}"));
+        ip(to, &format!("addr add fd99::2/64 nodad dev {interface}"));
     }
 
     /// The probes of the node.
@@ -96,6 +102,11 @@ pub(crate) fn namespace() -> NetNs {
     })
     .join()
     .expect("a network namespace; see above")
+}
+
+/// A name for iproute2, as long as this process has it open.
+fn path(namespace: &NetNs) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), namespace.as_fd().as_raw_fd())
 }
 
 /// Whether a datagram from this address to itself arrives.
