@@ -80,3 +80,28 @@ fn link(payload: &[u8]) -> io::Result<Option<Link>> {
     }
     Err(malformed())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{IFINFOMSG, link};
+
+    proptest! {
+        #[test]
+        fn any_answer_is_read(bytes in proptest::collection::vec(any::<u8>(), 0..80), name in proptest::collection::vec(1..=255u8, 1..16)) {
+            if let Ok(Some(link)) = link(&bytes) {
+                prop_assert!(bytes.len() > IFINFOMSG && link.name.0.len() <= bytes.len() - IFINFOMSG);
+            }
+            // Whatever the pod calls it, that is its name: header, one attribute of another kind, IFLA_IFNAME.
+            let mut answer = vec![0; IFINFOMSG];
+            answer.extend([5, 0, 13, 0, 7, 0, 0, 0]);
+            answer.extend(u16::try_from(4 + name.len() + 1).unwrap().to_ne_bytes());
+            answer.extend([3, 0]);
+            answer.extend(&name);
+            answer.push(0);
+            answer.resize(answer.len().next_multiple_of(4), 0);
+            prop_assert_eq!(link(&answer).unwrap().map(|link| link.name.0), Some(name));
+        }
+    }
+}

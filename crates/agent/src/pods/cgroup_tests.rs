@@ -167,9 +167,12 @@ fn only_pods_of_the_agents_own_kubelet() {
 proptest! {
     #[test]
     fn any_text_is_read(text in "\\PC*", lines in proptest::collection::vec("[0-9]{0,2}:[a-z=,]*:(/(kubepods|pod[0-9a-f-]*|burstable|\\.\\.|[a-z.:-]*)){0,6}", 0..6)) {
-        let _ = anywhere(&text);
-        let _ = anywhere(&lines.join("\n"));
         let _ = Hierarchy::of(&text);
+        for text in [text, lines.join("\n")] {
+            if let Ok(place) = anywhere(&text) {
+                prop_assert!(has_at_the_kubelets_place(&text, &place.uid), "{:?} from {}", place, text);
+            }
+        }
     }
 
     /// Whatever a container makes below its own cgroup, it is found as itself.
@@ -178,5 +181,131 @@ proptest! {
         prop_assume!(below.iter().all(|name| name != ".."));
         let path = format!("0::/kubepods/burstable/pod{UID}/{ID}/{}\n", below.join("/"));
         prop_assert_eq!(anywhere(&path), Ok(Place { uid: UID.into(), container: ID.into() }));
+    }
+}
+
+const OTHER: &str = "11111111-2222-3333-4444-555555555555";
+
+/// As the kernel writes about processes of the pod: containerd with cgroupfs and cgroup v1 (all hierarchies of a node,
+/// the unified one empty), containerd with systemd and v2, a kubelet with a root of its own.
+fn written() -> [String; 4] {
+    let escaped = UID.replace('-', "_");
+    let plain = format!("/kubepods/burstable/pod{UID}/{ID}");
+    let slices = format!("kubepods-besteffort.slice/kubepods-besteffort-pod{escaped}.slice/cri-containerd-{ID}.scope");
+    let own = format!("a.slice/a-kubepods.slice/a-kubepods-pod{escaped}.slice/crio-{ID}.scope");
+    [
+        format!("12:cpuset:{plain}\n4:net_cls,net_prio:{plain}\n1:name=systemd:{plain}\n"),
+        format!("0::/kubepods.slice/{slices}\n"),
+        format!("0::/{own}\n"),
+        format!("0::/docker/0a1b/kubelet{plain}\n"),
+    ]
+}
+
+/// As the scan reads it: names are bytes, and what is no text is replaced.
+fn read(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Whether a text has this pod at the kubelet's place, told in another way than [`place`] does: by one pattern for each
+/// driver, over the components from the first `kubepods` on.
+fn has_at_the_kubelets_place(text: &str, uid: &str) -> bool {
+    let escaped = uid.replace('-', "_");
+    text.lines().any(|line| {
+        let path = line.splitn(3, ':').nth(2).unwrap_or_default();
+        let parts: Vec<&str> = path.split('/').collect();
+        let is_parent =
+            |part: &str| part == "kubepods" || part == "kubepods.slice" || part.ends_with("-kubepods.slice");
+        let Some(at) = parts.iter().position(|part| is_parent(part)) else { return false };
+        let (parent, below) = (parts[at], &parts[at + 1..]);
+        let name = parent.strip_suffix(".slice");
+        ["", "burstable", "besteffort"].iter().any(|class| {
+            let expected: Vec<String> = match (name, class.is_empty()) {
+                (None, true) => vec![format!("pod{uid}")],
+                (None, false) => vec![(*class).to_owned(), format!("pod{uid}")],
+                (Some(name), true) => vec![format!("{name}-pod{escaped}.slice")],
+                (Some(name), false) => {
+                    vec![format!("{name}-{class}.slice"), format!("{name}-{class}-pod{escaped}.slice")]
+                }
+            };
+            below.len() >= expected.len() && below.iter().zip(&expected).all(|(part, expected)| part == expected)
+        })
+    })
+}
+
+/// Names that a container may give to control groups below its own: any bytes but a slash, NUL, and the line break, which
+/// the kernel refuses (`cgroup_mkdir`); and those that look most like another pod.
+fn name_below() -> impl Strategy<Value = Vec<u8>> {
+    let escaped = OTHER.replace('-', "_");
+    let forged = [
+        "kubepods".to_owned(),
+        "kubepods.slice".to_owned(),
+        "burstable".to_owned(),
+        format!("pod{OTHER}"),
+        "kubepods-burstable.slice".to_owned(),
+        format!("kubepods-burstable-pod{escaped}.slice"),
+        format!("kubepods-pod{escaped}.slice"),
+        "0::".to_owned(),
+        ":x:".to_owned(),
+        "...".to_owned(),
+        "\r".to_owned(),
+    ];
+    let bytes = proptest::collection::vec(any::<u8>().prop_filter("no name", |it| !b"/\n\0".contains(it)), 1..20);
+    prop_oneof![
+        proptest::sample::select(forged.to_vec()).prop_map(String::into_bytes),
+        bytes.prop_filter("no name", |name| name != b"." && name != b".."),
+    ]
+}
+
+/// A change of a text: at a place, so many bytes are taken away, and these put there.
+type Change = (proptest::sample::Index, usize, Vec<u8>);
+
+fn changed(text: &str, changes: &[Change]) -> String {
+    let mut bytes = text.as_bytes().to_vec();
+    for (at, taken, put) in changes {
+        let at = at.index(bytes.len() + 1);
+        let end = (at + taken).min(bytes.len());
+        bytes.splice(at..end, put.iter().copied());
+    }
+    read(&bytes)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(700))]
+
+    /// In every hierarchy another one, as cgroup v1 allows.
+    #[test]
+    fn no_bytes_below_a_container_make_it_another_pod(
+        which in 0..4usize,
+        below in proptest::collection::vec(proptest::collection::vec(name_below(), 0..5), 3),
+    ) {
+        let text = &written()[which];
+        let before = anywhere(text).expect("a pod");
+        prop_assert_eq!(&before.uid, UID);
+        let mut bytes = Vec::new();
+        for (line, names) in text.lines().zip(&below) {
+            bytes.extend(line.as_bytes());
+            for name in names {
+                bytes.push(b'/');
+                bytes.extend(name);
+            }
+            bytes.push(b'\n');
+        }
+        let text = read(&bytes);
+        prop_assert_eq!(anywhere(&text), Ok(before), "{}", text);
+        prop_assert!(!has_at_the_kubelets_place(&text, OTHER));
+    }
+
+    #[test]
+    fn whatever_is_read_is_the_pod_at_the_kubelets_place(
+        which in 0..4usize,
+        changes in proptest::collection::vec((any::<proptest::sample::Index>(), 0..40usize, prop_oneof![name_below(), Just(b"/".to_vec()), Just(b"\n".to_vec())]), 1..5),
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+    ) {
+        for text in [changed(&written()[which], &changes), read(&bytes)] {
+            let _ = Hierarchy::of(&text);
+            if let Ok(place) = anywhere(&text) {
+                prop_assert!(has_at_the_kubelets_place(&text, &place.uid), "{:?} from {}", place, text);
+            }
+        }
     }
 }

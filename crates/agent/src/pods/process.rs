@@ -151,6 +151,8 @@ fn state_and_start(stat: &str) -> Option<(char, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::state_and_start;
 
     #[test]
@@ -161,5 +163,33 @@ mod tests {
         assert_eq!(state_and_start(&format!("7 (a\nb) {rest}")), Some(('S', 4711)));
         assert_eq!(state_and_start("7 (x) S 1"), None);
         assert_eq!(state_and_start(""), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        /// Names have up to 15 bytes of any kind but NUL (`TASK_COMM_LEN`); a process chooses its own.
+        #[test]
+        fn no_name_changes_state_or_age(
+            name in prop_oneof![
+                proptest::collection::vec(1..=255u8, 0..16),
+                "[() SZ1-9\n]{0,15}".prop_map(String::into_bytes),
+            ],
+            state in "[RSDZTtXI]",
+            started: u64,
+        ) {
+            let rest = "1 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0";
+            let bytes = [b"7 (", &name[..], format!(") {state} {rest} {started} 1056768 1\n").as_bytes()].concat();
+            let expected = (state.chars().next().unwrap_or_default(), started);
+            prop_assert_eq!(state_and_start(&String::from_utf8_lossy(&bytes)), Some(expected));
+        }
+
+        #[test]
+        fn any_text_is_read(bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b' '), Just(b')'), b'0'..=b'9'], 0..200)) {
+            if let Some((_, started)) = state_and_start(&String::from_utf8_lossy(&bytes)) {
+                let digits = started.to_string();
+                prop_assert!(bytes.windows(digits.len()).any(|part| part == digits.as_bytes()));
+            }
+        }
     }
 }
