@@ -30,7 +30,7 @@ const SURVEY: Duration = Duration::from_secs(60);
 
 /// Something that went on beside the loop has come to its end.
 enum Done {
-    Worked { name: String, hold: Hold, status: ContainmentStatus },
+    Worked { name: String, hold: Hold, status: Box<ContainmentStatus> },
     Wrote { name: String, written: Option<Box<Containment>> },
     Tried { name: String, namespace: NsId, peer: SocketAddr, answer: Option<Answer>, began: Timestamp },
     Surveyed(Option<Vec<OrphanedCut>>),
@@ -219,13 +219,13 @@ impl Containments {
                 (Hold::default(), status)
             });
             // The receiver ends with the agent.
-            let _ = done.send(Done::Worked { name, hold, status });
+            let _ = done.send(Done::Worked { name, hold, status: Box::new(status) });
         });
     }
 
     fn take(&mut self, done: Done) {
         match done {
-            Done::Worked { name, hold, status } => self.worked(&name, hold, status),
+            Done::Worked { name, hold, status } => self.worked(&name, hold, *status),
             Done::Wrote { name, written } => {
                 let Some(entry) = self.entries.get_mut(&name) else { return };
                 entry.writing = false;
@@ -284,7 +284,7 @@ impl Containments {
             tokio::task::spawn_blocking(move || {
                 let began = Timestamp::now();
                 let answer = prove(&namespace, peer);
-                done.send(Done::Tried { name, namespace: namespace.id(), peer, answer, began })
+                let _ = done.send(Done::Tried { name, namespace: namespace.id(), peer, answer, began });
             });
         }
         self.write(name);

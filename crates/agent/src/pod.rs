@@ -148,7 +148,11 @@ impl Node {
                 let fresh = !held || cut.changed;
                 status.state = ContainmentState::Cut;
                 status.message = cut.fallback.or(strays);
-                status.received_at = if held { before.received_at.clone() } else { Some(MicroTime(work.received)) };
+                (status.received_at, status.told_at) = if held {
+                    (before.received_at.clone(), before.told_at.clone())
+                } else {
+                    (Some(MicroTime(work.received)), Some(MicroTime(told)))
+                };
                 status.cut_at = before.cut_at.clone().filter(|_| !fresh).or(Some(MicroTime(at)));
                 status.hooks = Some(format!("{:?}", cut.hooks));
                 status.restored += i32::from(held && cut.changed);

@@ -64,11 +64,7 @@ pub fn attempt_until_one_is_reached(
     namespace.enter(|| attempt_here(targets, limit, Attempt::reached))?
 }
 
-fn attempt_here(
-    targets: &[SocketAddr],
-    limit: Duration,
-    enough: impl Fn(Attempt) -> bool,
-) -> io::Result<Vec<Attempt>> {
+fn attempt_here(targets: &[SocketAddr], limit: Duration, enough: impl Fn(Attempt) -> bool) -> io::Result<Vec<Attempt>> {
     // None: so far away that it never comes.
     let end = Instant::now().checked_add(limit);
     let mut states = targets.iter().map(start).collect::<Result<Vec<State>, _>>()?;

@@ -75,7 +75,10 @@ pub async fn isolates_and_lets_go(s: &Scenario) -> Result<()> {
     let open = result.connections.context("nobody listed the connections")?;
     let tcp = |arrow: &str| open.first.iter().any(|line| line.starts_with("tcp ") && line.contains(arrow));
     let listed = usize::try_from(open.count).is_ok_and(|count| count >= open.first.len());
-    ensure!(tcp(" -> ") && tcp(" <- ") && listed, "the flows that the pod opened, and that were opened to it: {open:?}");
+    ensure!(
+        tcp(" -> ") && tcp(" <- ") && listed,
+        "the flows that the pod opened, and that were opened to it: {open:?}"
+    );
     ensure!(open.first.iter().any(|line| line.contains(&peer.ip.to_string())), "{open:?}");
 
     let deleted = response.delete().await?;

@@ -191,10 +191,8 @@ fn a_containment_that_is_taken_away_sets_nobody_free_and_is_reported_until_someb
         held.api.create(&PostParams::default(), &decided).await?;
         attempts.answered(asked, SOON).await?;
         held.becomes(ContainmentState::Lifted).await?;
-        until("nothing is reported any more", Duration::from_secs(90), async || {
-            Ok((!orphans().await?).then_some(()))
-        })
-        .await?;
+        until("nothing is reported any more", Duration::from_secs(90), async || Ok((!orphans().await?).then_some(())))
+            .await?;
         held.remove().await
     });
 }
