@@ -143,12 +143,13 @@ fn connections_that_are_being_opened_or_closed() {
     assert_eq!(lines(&lab.pod), [format!("tcp {local} -> {target} syn-sent")]);
 }
 
-/// What the agent tries from inside must not look like the pod's doing.
+/// What the agent tries from inside must not look like the pod's doing, also when the peer never closes its end.
 #[test]
 fn the_agents_own_attempts_leave_nothing() {
     let lab = Lab::new();
-    echo_tcp(&lab.node, UNPROBED);
-    let targets = BOTH.map(|it| SocketAddr::new(it.outsider, UNPROBED));
+    let listeners = BOTH.map(|it| lab.node.enter(|| TcpListener::bind((it.outsider, 0))));
+    let listeners = listeners.map(|it| it.expect("the namespace").expect("a port"));
+    let targets = listeners.each_ref().map(|it| it.local_addr().expect("an address"));
     assert_eq!(attempt(&lab.pod, &targets, PATIENCE).expect("tried"), [Attempt::Answered; 2]);
     assert_eq!(lines(&lab.pod), [""; 0]);
 }
