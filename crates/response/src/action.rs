@@ -28,7 +28,7 @@ pub(crate) trait Act: Sync {
     fn rbac(&self) -> Vec<PolicyRule>;
 
     /// What it looks at, as far as that is known beforehand: read together, not one after the other.
-    fn reads(&self, cx: &Context<'_>) -> Vec<Read>;
+    fn reads(&self, cx: &Context<'_>, undoing: bool) -> Vec<Read>;
 
     /// What to do so that the action is in place; empty when it is.
     fn plan(&self, cx: &Context<'_>) -> Result<Plan, Unread>;

@@ -172,7 +172,7 @@ impl Look<'_> {
         for action in &self.response.spec.actions {
             let Some(act) = action.verb().and_then(action::action) else { continue };
             for target in &status.targets {
-                reads.extend(act.reads(&self.context(target, None)));
+                reads.extend(act.reads(&self.context(target, None), releasing));
             }
         }
         if releasing {

@@ -78,7 +78,7 @@ pub fn undo_unreadable(
                 before: None,
                 applied_at: world.now,
             };
-            world.require(action.reads(&cx))?;
+            world.require(action.reads(&cx, true))?;
             let undo = action.undo(&cx)?;
             left.effects.extend(undo.effects);
             left.blocked = left.blocked.or(undo.blocked);

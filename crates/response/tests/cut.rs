@@ -33,6 +33,13 @@ fn containment(holders: &[&str], state: ContainmentState) -> Containment {
     containment
 }
 
+/// The same, held for so long that the policies are in place as well.
+fn cut_for_long() -> Scene {
+    let mut scene = cut().later(seconds(60)).act();
+    scene.containment = Some(containment(&[RESPONSE_UID], ContainmentState::Cut));
+    scene.act()
+}
+
 /// A response whose effects are in place, and whose cut is in force.
 fn cut() -> Scene {
     let mut scene = with_agents().act();
@@ -46,8 +53,8 @@ fn steps(scene: &Scene) -> Vec<String> {
 }
 
 #[test]
-fn the_cut_is_asked_for_first_and_the_label_not_yet() {
-    assert_eq!(steps(&with_agents()), ["Apply Containment", "Apply Containment", "Put NetworkPolicy"]);
+fn the_cut_is_asked_for_and_nothing_else_yet() {
+    assert_eq!(steps(&with_agents()), ["Apply Containment", "Apply Containment"]);
     let pass = with_agents().look();
     let Effect::Apply { object, manager, fields } = &pass.steps[0].effect else { panic!("{:?}", pass.steps) };
     assert_eq!((object.kind, object.name.as_str()), (Kind::Containment, POD_UID));
@@ -62,7 +69,7 @@ fn the_cut_is_asked_for_first_and_the_label_not_yet() {
 fn a_second_response_joins() {
     let mut scene = with_agents();
     scene.containment = Some(containment(&[OTHER_UID], ContainmentState::Cut));
-    assert_eq!(steps(&scene), ["Apply Containment", "Put NetworkPolicy"], "it is there already");
+    assert_eq!(steps(&scene), ["Apply Containment"], "it is there already");
 }
 
 #[test]
@@ -178,12 +185,16 @@ fn an_answer_from_before_the_cut_is_no_contradiction_and_one_from_long_after_is(
 }
 
 #[test]
-fn the_label_is_put_on_when_the_cut_has_held_for_a_minute() {
+fn the_policies_and_the_label_follow_when_the_cut_has_held_for_a_minute() {
     let scene = cut();
     assert_eq!(steps(&scene), Vec::<String>::new());
     assert!(scene.look().again_after.unwrap() <= seconds(60));
-    let scene = scene.later(seconds(60));
-    assert_eq!(steps(&scene), ["Apply Pod"]);
+    let mut scene = scene.later(seconds(60));
+    assert_eq!(steps(&scene), ["Put NetworkPolicy", "Apply Pod"]);
+    assert_eq!(says(&scene.look().status, "Contained"), "True/Cut", "as before");
+    scene = scene.act();
+    scene.containment = Some(containment(&[RESPONSE_UID], ContainmentState::Cut));
+    assert_eq!(steps(&scene.later(seconds(1))), Vec::<String>::new());
 }
 
 #[test]
@@ -194,7 +205,7 @@ fn an_agent_that_does_not_answer_is_not_waited_for() {
     assert_eq!(steps(&scene), Vec::<String>::new());
     assert_eq!(says(&scene.look().status, "Contained").split('/').next(), Some("Unknown"));
     assert!(scene.look().again_after.unwrap() <= seconds(5));
-    assert_eq!(steps(&scene.later(seconds(5))), ["Apply Pod"], "the policies take over");
+    assert_eq!(steps(&scene.later(seconds(5))), ["Put NetworkPolicy", "Apply Pod"], "the policies take over");
 }
 
 #[test]
@@ -210,9 +221,10 @@ fn a_cut_that_failed_is_said_and_the_policies_are_what_counts() {
 
 #[test]
 fn undo_takes_the_policies_first_and_the_cut_last() {
-    let mut scene = cut().deleted();
-    assert_eq!(steps(&scene), ["Delete NetworkPolicy"]);
+    let mut scene = cut_for_long().deleted();
+    assert_eq!(steps(&scene), ["Delete NetworkPolicy", "Withdraw Pod"]);
     scene.policies.clear();
+    scene = scene.with_pod(|pod| pod.metadata.managed_fields = None);
     assert_eq!(steps(&scene), ["Withdraw Containment"]);
 
     scene.containment = Some(containment(&[], ContainmentState::Cut));
@@ -254,7 +266,7 @@ fn a_response_that_holds_by_the_cut_lets_another_one_go_at_once() {
         pod.metadata.labels.as_mut().unwrap().remove(&names::isolation_label(OTHER_UID));
     });
     scene.containment = Some(containment(&[RESPONSE_UID, OTHER_UID], ContainmentState::Cut));
-    assert_eq!(steps(&scene), ["Delete NetworkPolicy"], "the other one holds");
+    assert_eq!(steps(&scene), ["Withdraw Containment"], "the other one holds");
     scene.containment = Some(containment(&[RESPONSE_UID], ContainmentState::Cut));
     assert_eq!(steps(&scene), Vec::<String>::new());
     assert_eq!(says(&scene.look().status, "Reverted"), "False/WaitingForHolder");
@@ -272,9 +284,9 @@ fn what_the_cut_held_does_not_stand_when_the_cut_failed_and_the_operator_has_jus
 fn a_cut_that_is_being_lifted_is_not_joined_before_the_agent_says_so() {
     let mut scene = with_agents();
     scene.containment = Some(containment(&[], ContainmentState::Cut));
-    assert_eq!(steps(&scene), ["Put NetworkPolicy"], "its answer is about those who have left");
+    assert_eq!(steps(&scene), Vec::<String>::new(), "its answer is about those who have left");
     scene.containment = Some(containment(&[], ContainmentState::Lifted));
-    assert_eq!(steps(&scene), ["Apply Containment", "Put NetworkPolicy"]);
+    assert_eq!(steps(&scene), ["Apply Containment"]);
     let Effect::Apply { fields, .. } = &scene.look().steps[0].effect else { panic!("no apply") };
     assert_eq!(fields["metadata"]["resourceVersion"], "7", "not when the last holder has left since");
 }

@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 use tourniquet_api::{Connections, Containment, ContainmentState, Direction, Probe, names};
 
+use super::policies;
 use crate::action::{Context, Undo};
 use crate::effect::{Effect, Kind, ObjectRef};
 use crate::world::{Read, Unread};
@@ -61,9 +62,11 @@ pub(super) fn is_uncertain(cx: &Context<'_>) -> Result<bool, Unread> {
     Ok(status.is_some_and(|status| matches!(status.state, ContainmentState::Failed | ContainmentState::Unknown)))
 }
 
-/// Whether our label is due: at once without an agent, when the agent does not answer, and when the cut has held for a while.
-pub(super) fn label_is_due(cx: &Context<'_>, pod: &Pod) -> Result<bool, Unread> {
-    if cx.agents.is_none() || node(pod).is_none() {
+/// Whether the policies, and the label that they select, are due: at once without an agent, when the agent does not answer, and when
+/// the cut has held for a while. Policies that select nobody yet would do nothing but work for the engine: fifty at once kept
+/// Cilium from everything else for seconds.
+pub(super) fn policies_are_due(cx: &Context<'_>, pod: &Pod) -> Result<bool, Unread> {
+    if cx.agents.is_none() || node(pod).is_none() || policies::is_labelled(cx, pod) {
         return Ok(true);
     }
     Ok(cx.elapsed() >= if holds(cx, cx.response_uid)? { ALONE } else { AGENT_ANSWERS })

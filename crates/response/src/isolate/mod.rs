@@ -46,11 +46,15 @@ impl Act for Isolate {
         ]
     }
 
-    fn reads(&self, cx: &Context<'_>) -> Vec<Read> {
+    fn reads(&self, cx: &Context<'_>, undoing: bool) -> Vec<Read> {
         let (namespace, name) = place(cx);
         let mut reads = containment::reads(cx);
+        reads.push(Read::Pod { namespace: namespace.into(), name: name.into() });
+        if cx.agents.is_some() && !undoing {
+            // Of the policies nothing matters in the first minute of a cut.
+            return reads;
+        }
         reads.extend([
-            Read::Pod { namespace: namespace.into(), name: name.into() },
             Read::NetworkPolicy { namespace: namespace.into(), name: names::policy(cx.response_uid) },
             Read::NetworkPolicies { namespace: namespace.into() },
             Read::CiliumEndpoint { namespace: namespace.into(), name: name.into() },
@@ -64,15 +68,15 @@ impl Act for Isolate {
         if finished(pod) {
             return Ok(Plan::default());
         }
-        let name = names::policy(cx.response_uid);
         // The cut first: it takes milliseconds.
         let mut effects = containment::join(cx, pod)?;
-        // Policies before labels: from the moment of a label change Cilium skips policy changes for half a minute.
-        if endpoint_serves(cx)? {
-            effects.extend(policies::put_clusterwide(cx, cx.world.clusterwide_policy(&name)?));
-        }
-        effects.extend(policies::put_network_policy(cx, cx.world.network_policy(place(cx).0, &name)?));
-        if containment::label_is_due(cx, pod)? || policies::is_labelled(cx, pod) {
+        if containment::policies_are_due(cx, pod)? {
+            let name = names::policy(cx.response_uid);
+            // Policies before labels: from the moment of a label change Cilium skips policy changes for half a minute.
+            if endpoint_serves(cx)? {
+                effects.extend(policies::put_clusterwide(cx, cx.world.clusterwide_policy(&name)?));
+            }
+            effects.extend(policies::put_network_policy(cx, cx.world.network_policy(place(cx).0, &name)?));
             effects.extend(policies::put_labels(cx, pod));
         }
 
@@ -130,22 +134,28 @@ impl Act for Isolate {
                 probe.at = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(reach.since));
             }
         }
-        let allowing = policies::allowing(pod, cx.world.network_policies(place(cx).0)?);
-        let engine = engine(cx, cx.response_uid, was_in_force(cx))?;
-        // What was silent may have been so by a cut that has failed since.
-        let uncertain = containment::is_uncertain(cx)?;
-        let verdict = judge(&Seen {
-            engine,
-            after,
-            controlled: !assessment.watch.is_empty(),
-            others: policies::others_hold(cx, pod) || containment::is_being_lifted(cx)?,
-            allowing: &allowing,
-            elapsed: cx.elapsed(),
-            before: cx.before.filter(|_| !uncertain),
-            pod: &name,
-        });
+        let due = containment::policies_are_due(cx, pod)?;
+        let mut engine = Engine::Silent;
+        let policies = if due {
+            let allowing = policies::allowing(pod, cx.world.network_policies(place(cx).0)?);
+            engine = self::engine(cx, cx.response_uid, was_in_force(cx))?;
+            // What was silent may have been so by a cut that has failed since.
+            let uncertain = containment::is_uncertain(cx)?;
+            Some(judge(&Seen {
+                engine,
+                after,
+                controlled: !assessment.watch.is_empty(),
+                others: policies::others_hold(cx, pod) || containment::is_being_lifted(cx)?,
+                allowing: &allowing,
+                elapsed: cx.elapsed(),
+                before: cx.before.filter(|_| !uncertain),
+                pod: &name,
+            }))
+        } else {
+            None
+        };
         let (egress, connections) = containment::seen_from_inside(cx)?;
-        let verdict = with_agent(cx, pod, verdict, after, egress.as_ref())?;
+        let verdict = with_agent(cx, policies, after, egress.as_ref())?;
         if let Some(probe) = egress {
             assessment.probes.retain(|other| other.direction != Direction::Egress);
             assessment.probes.push(probe);

@@ -1,11 +1,9 @@
 //! What may be said of an isolated pod, from what was seen of it.
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::Pod;
 use tourniquet_api::{Answer, Assurance, Containment, Direction, Outcome, Probe, Residual, TargetResult};
 
 use super::containment::{self, AGENT_ANSWERS, ALONE};
-use super::policies::is_labelled;
 use crate::action::{Contained, Context};
 use crate::world::Unread;
 
@@ -206,16 +204,29 @@ pub(super) fn judge(seen: &Seen<'_>) -> Verdict {
 /// The reason of an isolation that the agent's cut holds.
 pub(super) const CUT: &str = "Cut";
 
+/// What may be said while the policies are not due yet, and nothing is known of the cut.
+fn not_yet(pod: &str) -> Verdict {
+    Verdict {
+        outcome: Outcome::Running,
+        reason: "Settling",
+        message: format!("pod {pod} is being cut off; policies follow when that has lasted, or is not answered"),
+        assurance: Assurance::None,
+        contained: Contained::Unseen,
+        again_after: Some(AGENT_ANSWERS),
+    }
+}
+
 /// What may be said with what the agent says: a cut that was read back from the kernel is the stronger word. What the policies
-/// come to is said beside it.
+/// come to, once they are due, is said beside it.
 pub(super) fn with_agent(
     cx: &Context<'_>,
-    pod: &Pod,
-    policies: Verdict,
+    policies: Option<Verdict>,
     after: Option<Answer>,
     egress: Option<&Probe>,
 ) -> Result<Verdict, Unread> {
     let name = format!("{}/{}", cx.target.namespace.as_deref().unwrap_or_default(), cx.target.name);
+    let alone = policies.is_none();
+    let policies = policies.unwrap_or_else(|| not_yet(&name));
     let Some(containment) = containment::of(cx)? else { return Ok(policies) };
     let node = &containment.spec.node_name;
     let status = containment.status.clone().unwrap_or_default();
@@ -271,10 +282,9 @@ pub(super) fn with_agent(
     if let Some(probe) = egress {
         message += &format!("; egress proven: {} answered it before and does not now", probe.peer);
     }
-    let alone = !is_labelled(cx, pod) && cx.elapsed() < ALONE;
     message += match policies.contained {
+        _ if alone => "; policies follow after a minute",
         Contained::Held => "; the policies are in force as well",
-        _ if alone => "; the policies follow after a minute",
         Contained::Unseen | Contained::Open => "; the policies are not in force, or nobody can see whether they are",
     };
     let verdict = Verdict {
@@ -283,7 +293,7 @@ pub(super) fn with_agent(
         message,
         assurance: if silent || egress.is_some() { Assurance::Probed } else { Assurance::KernelVerified },
         contained: Contained::Held,
-        again_after: policies.again_after,
+        again_after: policies.again_after.filter(|_| !alone),
     };
     Ok(if alone { look_again(verdict, ALONE - cx.elapsed()) } else { verdict })
 }
