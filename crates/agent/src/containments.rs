@@ -25,6 +25,8 @@ use crate::scans::Scans;
 
 /// How often the kernel is looked at without any cause: a sandbox that was made anew is heard of by nobody.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often the kernel is asked without any cause what it holds, where changes are heard. Asking takes some 2 ms a pod.
+const ASK: Duration = Duration::from_secs(10);
 /// How often cuts are searched for that nobody asks for.
 const SURVEY: Duration = Duration::from_secs(60);
 
@@ -108,7 +110,7 @@ impl Containments {
                     None => return,
                 },
                 Some(done) = self.ended.recv() => self.take(done),
-                Some(uid) = self.woken.recv() => self.work(&uid),
+                Some(uid) = self.woken.recv() => self.work(&uid, false),
                 // What is asked for is not known before the first list is whole: everything would be an orphan.
                 _ = look.tick(), if synchronized => self.look(),
             }
@@ -129,7 +131,7 @@ impl Containments {
             // It is made a moment before its first holder comes; looking for its processes now would be in the way of the cut. What
             // somebody else left behind is lifted at the next look.
             Some(entry) if asks && entry.containment.spec.holders.is_empty() && !entry.is_known() => {}
-            Some(_) if asks => self.work(&name),
+            Some(_) if asks => self.work(&name, false),
             _ => self.write(&name),
         }
     }
@@ -164,7 +166,7 @@ impl Containments {
 
     fn look(&mut self) {
         for name in self.entries.keys().cloned().collect::<Vec<_>>() {
-            self.work(&name);
+            self.work(&name, true);
         }
         if !self.surveying && self.surveyed.is_none_or(|at| at.elapsed() >= SURVEY) {
             self.surveying = true;
@@ -185,17 +187,22 @@ impl Containments {
         }
     }
 
-    /// Has a pod worked on, or once more when it is being worked on.
-    fn work(&mut self, name: &str) {
+    /// Has a pod worked on, or once more when it is being worked on. `idly`: nothing gave cause to.
+    fn work(&mut self, name: &str, idly: bool) {
         let Some(entry) = self.entries.get_mut(name) else { return };
         let Some(mut hold) = entry.hold.take() else {
-            entry.again = true;
+            entry.again |= !idly;
             return;
         };
+        let idly = idly && entry.asked.is_some_and(|asked| asked.elapsed() < ASK);
+        if !idly {
+            entry.asked = Some(Instant::now());
+        }
         let work = Work {
             spec: entry.containment.spec.clone(),
             before: entry.status.clone(),
             received: entry.received,
+            idly,
             woken: self.wake.clone(),
         };
         let generation = entry.containment.metadata.generation;
@@ -276,7 +283,7 @@ impl Containments {
         }
         if std::mem::take(&mut entry.again) {
             self.write(name);
-            self.work(name);
+            self.work(name, false);
             return;
         }
         if let Some((namespace, peer)) = entry.try_next() {

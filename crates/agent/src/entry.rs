@@ -32,6 +32,8 @@ pub(crate) struct Entry {
     pub(crate) gone: bool,
     /// It was in the list that is being read.
     pub(crate) listed: bool,
+    /// When the kernel was last asked.
+    pub(crate) asked: Option<Instant>,
     /// An attempt from inside the pod is under way.
     trying: bool,
     /// When the last one ended.
@@ -49,6 +51,7 @@ impl Entry {
             writing: false,
             gone: false,
             listed: true,
+            asked: None,
             trying: false,
             tried: None,
         }

@@ -55,6 +55,8 @@ pub(crate) struct Work {
     pub(crate) before: ContainmentStatus,
     /// When the agent heard of it.
     pub(crate) received: Timestamp,
+    /// Nothing gave cause to look: while the pod has the namespace that it had, and its changes are heard, the kernel is not asked.
+    pub(crate) idly: bool,
     /// Gets the pod's UID when something has changed that concerns its cut.
     pub(crate) woken: Sender<String>,
 }
@@ -124,6 +126,10 @@ impl Node {
             connections: before.connections.clone(),
             ..ContainmentStatus::default()
         };
+        let heard = hold.ears.as_ref().is_some_and(|ears| ears.namespace == id && !ears.deaf.load(Ordering::Relaxed));
+        if work.idly && held && heard && network.strays.is_empty() {
+            return before.clone();
+        }
         // What could be reached before the cut can be seen only now. What was seen in a former sandbox says nothing of this one.
         let first = !held && hold.seen != Some(id);
         if first {
@@ -223,10 +229,14 @@ impl Hold {
         let started = std::thread::Builder::new().name("ears".to_owned()).spawn(move || {
             while !stop.load(Ordering::Relaxed) {
                 match watch.wait(EAR_TURNS) {
-                    // Full: the look that is due sees this change as well.
-                    Ok(true) => drop(woken.try_send(uid.clone())),
+                    // Waits while there is no room: a change that is heard must not be forgotten.
+                    Ok(true) => {
+                        if woken.blocking_send(uid.clone()).is_err() {
+                            return;
+                        }
+                    }
                     Ok(false) => {}
-                    Err(_) => return,
+                    Err(_) => stop.store(true, Ordering::Relaxed),
                 }
             }
         });
@@ -278,8 +288,10 @@ fn lift(hold: &mut Hold, work: &Work, network: PodNetwork) -> ContainmentStatus 
 /// Processes of the pod in other network namespaces are out of the cut's reach.
 fn strays(network: &PodNetwork) -> Option<String> {
     let left: Vec<String> = network.strays.iter().map(|stray| stray.pid.to_string()).collect();
-    (!left.is_empty())
-        .then(|| format!("processes {} of the pod are in other network namespaces, which are not cut", left.join(", ")))
+    let more = if network.more_strays > 0 { format!(" and {} more", network.more_strays) } else { String::new() };
+    (!left.is_empty()).then(|| {
+        format!("processes {}{more} of the pod are in other network namespaces, which are not cut", left.join(", "))
+    })
 }
 
 fn without_pod(work: &Work, error: &FindError) -> ContainmentStatus {

@@ -8,15 +8,21 @@ mod observe;
 mod perform;
 mod probe;
 mod responses;
+mod shared;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use client::client;
 pub use error::Error;
 use kube::Client;
+use kube::core::DeserializeGuard;
 pub use probe::attempt;
 pub use responses::Written;
+use tourniquet_api::IncidentResponse;
 use tourniquet_response::Kind;
+
+use crate::shared::Shared;
 
 /// How long one request may take. A request that hangs must not hang the response.
 const REQUEST_LIMIT: Duration = Duration::from_secs(15);
@@ -25,13 +31,15 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
+    responses: Arc<Shared<Vec<DeserializeGuard<IncidentResponse>>>>,
+    dependencies: Arc<Shared<observe::Dependencies>>,
 }
 
 impl Cluster {
     /// A cluster behind a client made by [`client`].
     #[must_use]
-    pub const fn new(client: Client) -> Self {
-        Self { client }
+    pub fn new(client: Client) -> Self {
+        Self { client, responses: Arc::default(), dependencies: Arc::default() }
     }
 }
 

@@ -103,37 +103,10 @@ impl Cluster {
 
     /// The Services of a namespace that fail-closed webhooks and aggregated APIs depend on.
     async fn admission_backends(&self, namespace: &str) -> Result<Vec<AdmissionBackend>, Error> {
-        let all = cached();
-        let validating: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
-        let mutating: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
-        let aggregated: Api<APIService> = Api::all(self.client.clone());
-        let (validating, mutating, aggregated) =
-            futures::join!(within(validating.list(&all)), within(mutating.list(&all)), within(aggregated.list(&all)));
-        let fails = |what: &'static str| move |cause| Error::request("list", what, cause);
-        let mut used: BTreeMap<String, String> = BTreeMap::new();
-        for configuration in validating.map_err(fails("ValidatingWebhookConfigurations"))? {
-            for webhook in configuration.webhooks.into_iter().flatten() {
-                if let Some(service) = depends(&webhook.client_config, webhook.failure_policy.as_deref(), namespace) {
-                    used.insert(
-                        service,
-                        format!("ValidatingWebhookConfiguration {}", name_of(&configuration.metadata)),
-                    );
-                }
-            }
-        }
-        for configuration in mutating.map_err(fails("MutatingWebhookConfigurations"))? {
-            for webhook in configuration.webhooks.into_iter().flatten() {
-                if let Some(service) = depends(&webhook.client_config, webhook.failure_policy.as_deref(), namespace) {
-                    used.insert(service, format!("MutatingWebhookConfiguration {}", name_of(&configuration.metadata)));
-                }
-            }
-        }
-        for api in aggregated.map_err(fails("APIServices"))? {
-            let service = api.spec.and_then(|spec| spec.service);
-            if let Some(service) = service.filter(|service| service.namespace.as_deref() == Some(namespace)) {
-                used.insert(service.name.unwrap_or_default(), format!("APIService {}", name_of(&api.metadata)));
-            }
-        }
+        let dependencies = self.dependencies.get(DEPENDENCIES_AGE, async || self.dependencies().await).await?;
+        let of_namespace = dependencies.0.iter().filter(|((of, _), _)| of == namespace);
+        let used: Vec<(String, String)> =
+            of_namespace.map(|((_, service), used_by)| (service.clone(), used_by.clone())).collect();
         let services: Api<Service> = Api::namespaced(self.client.clone(), namespace);
         let services = &services;
         let backends = try_join_all(used.into_iter().map(|(service, used_by)| async move {
@@ -145,7 +118,50 @@ impl Cluster {
         .await?;
         Ok(backends)
     }
+
+    /// The Services that the API server itself depends on.
+    async fn dependencies(&self) -> Result<Dependencies, Error> {
+        let all = cached();
+        let validating: Api<ValidatingWebhookConfiguration> = Api::all(self.client.clone());
+        let mutating: Api<MutatingWebhookConfiguration> = Api::all(self.client.clone());
+        let aggregated: Api<APIService> = Api::all(self.client.clone());
+        let (validating, mutating, aggregated) =
+            futures::join!(within(validating.list(&all)), within(mutating.list(&all)), within(aggregated.list(&all)));
+        let fails = |what: &'static str| move |cause| Error::request("list", what, cause);
+        let mut used = BTreeMap::new();
+        for configuration in validating.map_err(fails("ValidatingWebhookConfigurations"))? {
+            for webhook in configuration.webhooks.into_iter().flatten() {
+                if let Some(service) = depends(&webhook.client_config, webhook.failure_policy.as_deref()) {
+                    used.insert(
+                        service,
+                        format!("ValidatingWebhookConfiguration {}", name_of(&configuration.metadata)),
+                    );
+                }
+            }
+        }
+        for configuration in mutating.map_err(fails("MutatingWebhookConfigurations"))? {
+            for webhook in configuration.webhooks.into_iter().flatten() {
+                if let Some(service) = depends(&webhook.client_config, webhook.failure_policy.as_deref()) {
+                    used.insert(service, format!("MutatingWebhookConfiguration {}", name_of(&configuration.metadata)));
+                }
+            }
+        }
+        for api in aggregated.map_err(fails("APIServices"))? {
+            if let Some(service) = api.spec.and_then(|spec| spec.service) {
+                let place = (service.namespace.unwrap_or_default(), service.name.unwrap_or_default());
+                used.insert(place, format!("APIService {}", name_of(&api.metadata)));
+            }
+        }
+        Ok(Dependencies(used))
+    }
 }
+
+/// How old what is known of webhooks and aggregated APIs may be: they are configured by people, and a hundred responses at once
+/// must not mean three hundred lists.
+const DEPENDENCIES_AGE: Duration = Duration::from_secs(1);
+
+/// What uses each Service that the API server depends on, by namespace and name.
+pub(crate) struct Dependencies(BTreeMap<(String, String), String>);
 
 /// A list from the API server's cache. A list without this waits until the cache has caught up with the last write of the whole
 /// cluster, 60 to 85 ms where there was just one (measured; the API server asks etcd for progress every 100 ms). What changes
@@ -158,19 +174,19 @@ fn name_of(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta
     metadata.name.as_deref().unwrap_or_default()
 }
 
-/// The Service of this namespace without which the webhook refuses. A webhook without a policy fails closed.
-fn depends(client: &WebhookClientConfig, failure_policy: Option<&str>, namespace: &str) -> Option<String> {
+/// The Service, by namespace and name, without which the webhook refuses. A webhook without a policy fails closed.
+fn depends(client: &WebhookClientConfig, failure_policy: Option<&str>) -> Option<(String, String)> {
     if failure_policy == Some("Ignore") {
         return None;
     }
-    if let Some(ServiceReference { name, namespace: of, .. }) = &client.service {
-        return (of == namespace).then(|| name.clone());
+    if let Some(ServiceReference { name, namespace, .. }) = &client.service {
+        return Some((namespace.clone(), name.clone()));
     }
     // A URL may name a Service as well: NAME.NAMESPACE.svc, with or without the cluster's domain.
     let url: http::Uri = client.url.as_ref()?.parse().ok()?;
     let mut labels = url.host()?.split('.');
-    let (name, of, svc) = (labels.next()?, labels.next()?, labels.next()?);
-    (svc == "svc" && of == namespace).then(|| name.to_owned())
+    let (name, namespace, svc) = (labels.next()?, labels.next()?, labels.next()?);
+    (svc == "svc").then(|| (namespace.to_owned(), name.to_owned()))
 }
 
 /// 404 means absent, also where the kind is not served at all.
@@ -220,10 +236,10 @@ mod tests {
 
     #[test]
     fn a_url_can_name_a_service() {
-        assert_eq!(depends(&at("https://hook.shop.svc:8443/validate"), None, "shop").as_deref(), Some("hook"));
-        assert_eq!(depends(&at("https://hook.shop.svc.cluster.local/"), Some("Fail"), "shop").as_deref(), Some("hook"));
-        assert_eq!(depends(&at("https://hook.shop.svc/"), Some("Ignore"), "shop"), None);
-        assert_eq!(depends(&at("https://hook.other.svc/"), None, "shop"), None);
-        assert_eq!(depends(&at("https://hook.example.com/"), None, "hook"), None);
+        let hook = Some(("shop".to_owned(), "hook".to_owned()));
+        assert_eq!(depends(&at("https://hook.shop.svc:8443/validate"), None), hook);
+        assert_eq!(depends(&at("https://hook.shop.svc.cluster.local/"), Some("Fail")), hook);
+        assert_eq!(depends(&at("https://hook.shop.svc/"), Some("Ignore")), None);
+        assert_eq!(depends(&at("https://hook.example.com/"), None), None);
     }
 }

@@ -1,5 +1,7 @@
 //! The responses themselves: read, status, finalizer.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DeserializeGuard;
@@ -20,7 +22,7 @@ pub enum Written<T> {
 }
 
 impl Cluster {
-    fn responses(&self, namespace: &str) -> Api<IncidentResponse> {
+    fn api_of(&self, namespace: &str) -> Api<IncidentResponse> {
         Api::namespaced(self.client.clone(), namespace)
     }
 
@@ -29,7 +31,7 @@ impl Cluster {
     /// # Errors
     /// When the API server cannot be asked.
     pub async fn response(&self, namespace: &str, name: &str) -> Result<Option<IncidentResponse>, Error> {
-        within(self.responses(namespace).get_opt(name))
+        within(self.api_of(namespace).get_opt(name))
             .await
             .map_err(|cause| Error::request("read", format_args!("IncidentResponse {namespace}/{name}"), cause))
     }
@@ -49,7 +51,7 @@ impl Cluster {
         let (namespace, name) = place(&response.metadata);
         let parameters =
             PostParams { field_manager: Some(names::OPERATOR_MANAGER.to_owned()), ..PostParams::default() };
-        let result = within(self.responses(namespace).replace_status(name, &parameters, &wanted)).await;
+        let result = within(self.api_of(namespace).replace_status(name, &parameters, &wanted)).await;
         written(result.map(Box::new), "write the status of", &response.metadata)
     }
 
@@ -111,10 +113,11 @@ impl Cluster {
     pub(crate) async fn peers(&self, now: jiff::Timestamp) -> Result<Vec<PeerResponse>, Error> {
         // One by one: a typed list fails as a whole on one object that cannot be read.
         let api: Api<DeserializeGuard<IncidentResponse>> = Api::all(self.client.clone());
-        let list = within(api.list(&ListParams::default()))
-            .await
-            .map_err(|cause| Error::request("list", "IncidentResponses", cause))?;
-        Ok(list.items.iter().filter_map(|item| item.0.as_ref().ok()).map(|response| peer(response, now)).collect())
+        let list = self.responses.get(Duration::ZERO, async || {
+            let list = within(api.list(&ListParams::default())).await;
+            list.map(|list| list.items).map_err(|cause| Error::request("list", "IncidentResponses", cause))
+        });
+        Ok(list.await?.iter().filter_map(|item| item.0.as_ref().ok()).map(|response| peer(response, now)).collect())
     }
 }
 

@@ -56,13 +56,15 @@ impl Watched {
         let span = |from: Timestamp, to: Timestamp| to.duration_since(from).as_micros() as f64 / 1000.0;
         // The watch may be quicker than the answer.
         let written = answered.min(self.response);
+        // And the agent's watch quicker than ours.
+        let held = self.held.min(self.received);
         [
             ("API server: response written", span(asked, written)),
             ("watch: the operator is told", span(written, self.response)),
-            ("operator and API server: looked, accepted, Containment written", span(self.response, self.held)),
-            ("watch: the agent is told", span(self.held, self.received)),
-            ("agent: pod found, tried from inside, connections listed", span(self.received.max(self.held), self.told)),
-            ("kernel: cut, read back; then the first refused connection", span(self.told, self.cut.max(refused))),
+            ("operator: looked, accepted, Containment written", span(self.response, held)),
+            ("watch: the agent is told", span(held, self.received)),
+            ("agent: pod found, tried from inside", span(self.received, self.told)),
+            ("kernel: cut, and the next attempt is refused", span(self.told, refused)),
         ]
     }
 }

@@ -74,7 +74,8 @@ async fn show(shop: &Scenario, examples: &Path) -> Result<()> {
     println!("They talk: db reaches web, and web reaches db. {} objects of the cluster are remembered.", before.len());
 
     title("An alert: web is to be cut off");
-    let policies = watch_policies(&env.client);
+    // With agents they follow after a minute.
+    let policies = (!env.agents).then(|| watch_policies(&env.client));
     let hops = env.agents.then(|| Hops::watch(&env.client));
     let manifest = examples.join("isolate-pod.yaml").display().to_string();
     println!("$ kubectl apply -f examples/isolate-pod.yaml");
@@ -98,7 +99,10 @@ async fn show(shop: &Scenario, examples: &Path) -> Result<()> {
             .map(|_| Timestamp::now()))
     });
     let contained = contained.await?;
-    let accepted = policies.await.context("the watch of the policies ended")??;
+    let accepted = match policies {
+        Some(policies) => Some(policies.await.context("the watch of the policies ended")??),
+        None => None,
+    };
     let refused_in = inbound.silent(created, SECOND * 3, SETTLED).await?.start;
     let refused_out = outbound.silent(created, SECOND * 3, SETTLED).await?.start;
     let moments = match &hops {
@@ -139,7 +143,9 @@ async fn show(shop: &Scenario, examples: &Path) -> Result<()> {
     }
 
     title("Measured");
-    println!("  created -> policies accepted by the API server   {}", span(created, accepted));
+    if let Some(accepted) = accepted {
+        println!("  created -> policies accepted by the API server   {}", span(created, accepted));
+    }
     println!("  created -> first refused connection, to web      {}", span(created, refused_in));
     println!("  created -> first refused connection, from web    {}", span(created, refused_out));
     println!("  created -> reported as contained                 {}", span(created, contained));

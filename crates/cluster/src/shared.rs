@@ -1,0 +1,67 @@
+//! One look for everybody who asks for the same meanwhile.
+//!
+//! A hundred responses that are created or released at once all want the list of responses, and of the webhooks. One list for each
+//! of them would be a hundred lists of a hundred.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
+
+/// The latest look, and whoever waits for the next.
+pub(crate) struct Shared<T> {
+    latest: Mutex<Option<(Instant, Arc<T>)>>,
+}
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self { latest: Mutex::new(None) }
+    }
+}
+
+impl<T> Shared<T> {
+    /// What was seen by a look that began at most `age` before now. With an age of zero this is as good as a look of one's own:
+    /// whoever comes while one is under way waits for the next, together with all others who do.
+    pub(crate) async fn get<E>(&self, age: Duration, look: impl AsyncFnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+        let asked = Instant::now();
+        let mut latest = self.latest.lock().await;
+        if let Some((_, seen)) = latest.as_ref().filter(|(began, _)| *began + age >= asked) {
+            return Ok(Arc::clone(seen));
+        }
+        let began = Instant::now();
+        let seen = Arc::new(look().await?);
+        *latest = Some((began, Arc::clone(&seen)));
+        Ok(seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures::future::join_all;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_asks_during_a_look_gets_what_the_next_one_sees() {
+        let (shared, looks) = (Shared::<u32>::default(), AtomicU32::new(0));
+        let look = async || {
+            let this = looks.fetch_add(1, Ordering::Relaxed) + 1;
+            tokio::task::yield_now().await;
+            Ok::<_, ()>(this)
+        };
+        let seen = join_all((0..10).map(|_| shared.get(Duration::ZERO, look))).await;
+        let seen: Vec<u32> = seen.into_iter().map(|seen| *seen.unwrap()).collect();
+        assert_eq!(seen, [1, 2, 2, 2, 2, 2, 2, 2, 2, 2]);
+        assert_eq!(*shared.get(Duration::ZERO, look).await.unwrap(), 3, "a look of before is none");
+        assert_eq!(*shared.get(Duration::from_secs(60), look).await.unwrap(), 3, "unless it is new enough");
+    }
+
+    #[tokio::test]
+    async fn a_look_that_fails_is_nobody_elses() {
+        let shared = Shared::<u32>::default();
+        assert_eq!(shared.get(Duration::ZERO, async || Err("refused")).await, Err("refused"));
+        assert_eq!(shared.get(Duration::ZERO, async || Ok::<_, &str>(1)).await.map(|seen| *seen), Ok(1));
+    }
+}
