@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tourniquet_agent::cut::Hooks;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
@@ -25,9 +26,20 @@ struct Options {
     /// Where the Containments are
     #[arg(long, env = "TOURNIQUET_NAMESPACE")]
     namespace: String,
+    /// Where in the kernel pods are cut: Netdev, or Inet, which a kernel without egress hooks gets in any case
+    #[arg(long, env = "TOURNIQUET_HOOKS", default_value = "Netdev", value_parser = hooks)]
+    hooks: Hooks,
     /// The node's proc file system
     #[arg(long, default_value = "/proc")]
     proc: PathBuf,
+}
+
+fn hooks(text: &str) -> Result<Hooks, String> {
+    match text {
+        "Netdev" => Ok(Hooks::Netdev),
+        "Inet" => Ok(Hooks::Inet),
+        _ => Err("write Netdev or Inet".to_owned()),
+    }
 }
 
 // One thread: the kernel's part takes milliseconds and threads of its own, the API's part waits.
@@ -37,7 +49,7 @@ async fn main() -> ExitCode {
     tracing_subscriber::fmt().json().flatten_event(true).with_span_list(false).with_env_filter(filter).init();
     let options = Options::parse();
     let (wake, woken) = tokio::sync::mpsc::channel(64);
-    let node = match Node::new(options.proc, wake) {
+    let node = match Node::new(options.proc, options.hooks, wake) {
         Ok(node) => node,
         Err(error) => {
             error!(%error, "cannot start: the agent needs the node's PID namespace");

@@ -22,6 +22,7 @@ use tourniquet_api::{ContainmentSpec, ContainmentState, ContainmentStatus};
 pub(crate) struct Node {
     proc: PathBuf,
     network: NetNs,
+    hooks: Hooks,
     hierarchy: Hierarchy,
     ears: BTreeMap<String, Ears>,
     /// The queues of each cut pod's interfaces, held so that nobody in the pod gets one. The kernel takes them back when the agent
@@ -50,13 +51,14 @@ impl Node {
     /// When the node's own network namespace cannot be seen.
     ///
     /// `woken` gets the UID of each pod in whose namespace something has changed that concerns its cut.
-    pub(crate) fn new(proc: PathBuf, woken: Sender<String>) -> Result<Self, FindError> {
+    pub(crate) fn new(proc: PathBuf, hooks: Hooks, woken: Sender<String>) -> Result<Self, FindError> {
         let network = pods::node_network(&proc)?;
         // What cannot be read teaches nothing, and then the first kubepods from the root counts.
         let own = std::fs::read_to_string(proc.join("self/cgroup")).unwrap_or_default();
         Ok(Self {
             proc,
             network,
+            hooks,
             hierarchy: Hierarchy::of(&own),
             ears: BTreeMap::new(),
             queues: BTreeMap::new(),
@@ -119,7 +121,7 @@ impl Node {
             nodes.extend(self.network.source_towards(pod).ok());
         }
         let allow = Allow::new(nodes, spec.probe_ports.iter().copied()).map_err(|error| error.to_string())?;
-        let cut = cut::cut(&network.netns, &allow, Hooks::Netdev).map_err(|error| error.to_string())?;
+        let cut = cut::cut(&network.netns, &allow, self.hooks).map_err(|error| error.to_string())?;
         self.hold_queues(&spec.pod.uid, &network.netns)?;
         Ok(Some(cut))
     }
