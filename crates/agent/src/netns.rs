@@ -77,9 +77,16 @@ impl NetNs {
     /// # Errors
     /// When the namespace cannot be entered (CAP_SYS_ADMIN) or no thread can be started. Then `work` has not run.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        let failed = |error: io::Error| {
+            let text = format!(
+                "network namespace {} cannot be entered: {error}; the agent needs CAP_SYS_ADMIN",
+                self.id.inode
+            );
+            io::Error::new(error.kind(), text)
+        };
         std::thread::scope(|scope| {
             let inside = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, || {
-                setns(&self.fd, CloneFlags::CLONE_NEWNET)?;
+                setns(&self.fd, CloneFlags::CLONE_NEWNET).map_err(|errno| failed(errno.into()))?;
                 Ok(work())
             })?;
             match inside.join() {
