@@ -78,7 +78,13 @@ impl NetNs {
     /// # Errors
     /// When the namespace cannot be entered (CAP_SYS_ADMIN) or no thread can be started. Then `work` has not run.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
-        inside(self.as_fd(), CloneFlags::CLONE_NEWNET, work)
+        inside(self.as_fd(), CloneFlags::CLONE_NEWNET, work).map_err(|error| {
+            let text = format!(
+                "network namespace {} cannot be entered: {error}; the agent needs CAP_SYS_ADMIN",
+                self.id.inode
+            );
+            io::Error::new(error.kind(), text)
+        })
     }
 
     /// The addresses of all interfaces but loopback. In a pod's namespace they should contain the pod's own.

@@ -7,7 +7,7 @@ mod fixtures;
 use fixtures::scene::{Scene, a_pod_that_answers, result};
 use fixtures::{NODE, OTHER_UID, POD_UID, RESPONSE_UID, object, says, seconds};
 use serde_json::json;
-use tourniquet_api::{Answer, Containment, ContainmentState, ContainmentStatus, names};
+use tourniquet_api::{Answer, Containment, ContainmentState, ContainmentStatus, Outcome, names};
 use tourniquet_response::{Agents, Effect, Kind};
 
 const AGENTS: &str = "tourniquet-agent";
@@ -278,6 +278,17 @@ fn what_the_cut_held_does_not_stand_when_the_cut_failed_and_the_operator_has_jus
     scene.reach = None;
     scene.containment = Some(containment(&[RESPONSE_UID], ContainmentState::Failed));
     assert_ne!(says(&scene.look().status, "Contained").split('/').next(), Some("True"));
+}
+
+/// As when the pod has an AF_XDP socket: it is silent by the rest of the cut, and sends.
+#[test]
+fn silence_that_a_cut_which_failed_may_explain_is_not_taken_for_the_policies() {
+    let mut scene = cut();
+    scene.reach = Some(Answer::TimedOut);
+    scene.containment = Some(containment(&[RESPONSE_UID], ContainmentState::Failed));
+    let pass = scene.later(seconds(10)).act().look();
+    assert_eq!(says(&pass.status, "Contained"), "Unknown/NotObserved");
+    assert_eq!(result(&pass).outcome, Outcome::Partial);
 }
 
 #[test]

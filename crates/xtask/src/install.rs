@@ -130,7 +130,7 @@ pub fn executables(args: &[&str]) -> Result<Vec<Executable>> {
 /// When it does not build.
 pub fn build_traffic() -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    let built = executables(&["build", "--release", "--package", "tourniquet-traffic", "--target", &target])?;
+    let built = executables(&["build", "--profile", "small", "--package", "tourniquet-traffic", "--target", &target])?;
     built.into_iter().next().map(|built| built.path).context("cargo built no tourniquet-traffic")
 }
 

@@ -100,27 +100,40 @@ pub async fn isolates_and_lets_go(s: &Scenario) -> Result<()> {
     Ok(())
 }
 
-/// The kubelet's probes pass, longer than the label waits.
+/// The kubelet's probes pass, of each kind, for two minutes: longer than the label waits.
 pub async fn restarts_nothing(s: &Scenario) -> Result<()> {
-    let probe = json!({ "httpGet": { "path": "/", "port": 8080 }, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 3 });
-    let (web, peer) = tokio::try_join!(
-        s.pod_with("web", json!({ "spec": { "containers": [{ "livenessProbe": probe }] } })),
-        s.pod("peer")
-    )?;
-    let inbound = s.attempts(&peer, &web).await?;
-    let response = isolated(s, "cut", &web).await?;
+    let kinds = [
+        ("http", json!({ "httpGet": { "path": "/", "port": 8080 } })),
+        ("tcp", json!({ "tcpSocket": { "port": 8080 } })),
+        ("grpc", json!({ "grpc": { "port": 8080 } })),
+        ("exec", json!({ "exec": { "command": ["/bin/sh", "-c", "exit 0"] } })),
+    ];
+    let probed = kinds.map(async |(kind, mut probe)| {
+        for (field, value) in [("periodSeconds", 1), ("failureThreshold", 1), ("timeoutSeconds", 5)] {
+            probe[field] = json!(value);
+        }
+        s.pod_with(kind, json!({ "spec": { "containers": [{ "livenessProbe": probe }] } })).await
+    });
+    let (peer, pods) = tokio::try_join!(s.pod("peer"), futures::future::try_join_all(probed))?;
+    let cut = async |pod: &TestPod| {
+        let inbound = s.attempts(&peer, pod).await?;
+        Ok::<_, anyhow::Error>((inbound, isolated(s, &pod.name, pod).await?))
+    };
+    let held = futures::future::try_join_all(pods.iter().map(cut)).await?;
     let contained = Timestamp::now();
 
-    inbound.stays_silent(contained, SECOND * 75).await?;
-    let restarts = s.restarts("web").await?;
-    ensure!(restarts == 0, "restarted {restarts} times");
-    let intact = response.condition("EvidenceIntact").await?.context("no EvidenceIntact")?;
-    ensure!(intact.status == "True", "{intact:?}");
-    let label = tourniquet_api::names::isolation_label(&response.uid);
-    let labels = s.get_pod("web").await?.metadata.labels.unwrap_or_default();
-    ensure!(labels.contains_key(&label), "after a minute the policies select it as well: {labels:?}");
-    let contained = response.condition("Contained").await?.context("no Contained")?;
-    ensure!(contained.status == "True" && contained.reason == "Cut", "{contained:?}");
+    for (pod, (inbound, response)) in pods.iter().zip(&held) {
+        inbound.stays_silent(contained, SECOND * 120).await?;
+        let restarts = s.restarts(&pod.name).await?;
+        ensure!(restarts == 0, "{} was restarted {restarts} times", pod.name);
+        let intact = response.condition("EvidenceIntact").await?.context("no EvidenceIntact")?;
+        ensure!(intact.status == "True", "{}: {intact:?}", pod.name);
+        let label = tourniquet_api::names::isolation_label(&response.uid);
+        let labels = s.get_pod(&pod.name).await?.metadata.labels.unwrap_or_default();
+        ensure!(labels.contains_key(&label), "after a minute the policies select it as well: {labels:?}");
+        let contained = response.condition("Contained").await?.context("no Contained")?;
+        ensure!(contained.status == "True" && contained.reason == "Cut", "{contained:?}");
+    }
     Ok(())
 }
 

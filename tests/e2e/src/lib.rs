@@ -9,6 +9,7 @@
 )]
 #![allow(missing_docs, reason = "names of fixtures are their documentation; what is not obvious is documented")]
 
+pub mod agents;
 pub mod crash;
 pub mod cut;
 pub mod environment;
@@ -21,6 +22,7 @@ pub mod sweep;
 pub mod traffic;
 pub mod until;
 
+pub use agents::{Agents, PaperNode};
 pub use environment::Environment;
 pub use hops::{Hops, Watched};
 pub use pods::TestPod;

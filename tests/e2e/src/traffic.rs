@@ -49,6 +49,8 @@ pub struct Stream {
     what: String,
     seen: Arc<Mutex<Vec<(Timestamp, Timestamp)>>>,
     _task: Abort,
+    /// What sends, where that is another program.
+    _sender: Option<Abort>,
 }
 
 struct Abort(JoinHandle<()>);
@@ -123,7 +125,27 @@ impl Scenario {
                 lock(&into).extend(times.next().zip(times.next()));
             })
             .await?;
-        let stream = Stream { what, seen, _task: task };
+        let stream = Stream { what, seen, _task: task, _sender: None };
+        until(&stream.what, Duration::from_secs(30), async || Ok((!lock(&stream.seen).is_empty()).then_some(())))
+            .await?;
+        Ok(stream)
+    }
+
+    /// UDP datagrams in frames that one pod makes itself, on a packet socket, and another one hears; returns once one arrived.
+    pub async fn frames(&self, from: &TestPod, to: &TestPod) -> Result<Stream> {
+        const PORT: u16 = 9999;
+        let what = format!("frames of {} to {}", from.name, to.name);
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&seen);
+        let heard = self
+            .lines(to, &["/traffic/traffic", "hear", &PORT.to_string()], move |line| {
+                let mut times = line.split(' ').filter_map(time);
+                lock(&into).extend(times.next().zip(times.next()));
+            })
+            .await?;
+        let address = format!("{}:{PORT}", to.ip);
+        let sent = self.lines(from, &["/traffic/traffic", "frames", &address], |_| ()).await?;
+        let stream = Stream { what, seen, _task: heard, _sender: Some(sent) };
         until(&stream.what, Duration::from_secs(30), async || Ok((!lock(&stream.seen).is_empty()).then_some(())))
             .await?;
         Ok(stream)

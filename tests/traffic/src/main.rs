@@ -4,10 +4,19 @@
 //! - `traffic try ADDRESS [MILLISECONDS]` opens a connection every 50 ms, or as often as said, and prints what became of it.
 //! - `traffic stream tcp|udp ADDRESS` keeps one flow open, sends a number every 50 ms and prints what comes back.
 //! - `traffic stream tcp-push|udp-push ADDRESS` opens a flow and sends nothing more; the server sends a number every 50 ms.
+//! - `traffic frames ADDRESS` sends a UDP datagram every 50 ms that it makes itself, from the Ethernet header on.
+//! - `traffic hear PORT` prints every UDP datagram that arrives.
+//! - `traffic uncut TIMES` removes the agent's table from the network namespace that it is in, this often.
+//!
+//! The server also answers the health checks of gRPC.
 //!
 //! Times are nanoseconds since 1970. Every loop ends by itself after [`LIMIT`].
 
 #![allow(clippy::print_stdout, reason = "its output is its result")]
+
+mod frames;
+mod grpc;
+mod uncut;
 
 use std::{
     io::{self, BufRead, BufReader, ErrorKind, Read, Write},
@@ -40,7 +49,12 @@ fn main() -> ExitCode {
         ["stream", "udp", address] => address.parse().map_err(io::Error::other).and_then(stream_udp),
         ["stream", "tcp-push", address] => address.parse().map_err(io::Error::other).and_then(pushed_tcp),
         ["stream", "udp-push", address] => address.parse().map_err(io::Error::other).and_then(pushed_udp),
-        _ => Err(io::Error::other("usage: traffic serve PORT | try ADDRESS [MILLISECONDS] | stream PROTOCOL ADDRESS")),
+        ["frames", address] => address.parse().map_err(io::Error::other).and_then(frames::send),
+        ["hear", port] => port.parse().map_err(io::Error::other).and_then(hear),
+        ["uncut", times] => times.parse().map_err(io::Error::other).and_then(uncut::uncut),
+        _ => Err(io::Error::other(
+            "usage: traffic serve PORT | try ADDRESS [MILLISECONDS] | stream PROTOCOL ADDRESS | frames ADDRESS | hear PORT | uncut TIMES",
+        )),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -89,6 +103,10 @@ fn serve(port: u16) -> io::Result<()> {
 
 fn answer(mut connection: TcpStream) -> io::Result<()> {
     let mut buffer = [0; 2048];
+    let length = connection.peek(&mut buffer)?;
+    if buffer.get(..length).unwrap_or_default().starts_with(grpc::BEGINNING) {
+        return grpc::answer(connection);
+    }
     loop {
         let length = connection.read(&mut buffer)?;
         let text = buffer.get(..length).unwrap_or_default();
@@ -135,6 +153,18 @@ fn every(pause: Duration, mut act: impl FnMut() -> bool) {
     while Instant::now() < end && act() {
         thread::sleep(pause);
     }
+}
+
+/// Prints `text received` for each datagram.
+fn hear(port: u16) -> io::Result<()> {
+    let socket = UdpSocket::bind(("0.0.0.0", port))?;
+    let mut buffer = [0; 2048];
+    let end = Instant::now() + LIMIT;
+    while Instant::now() < end {
+        let length = socket.recv(&mut buffer)?;
+        say(&format!("{} {}", String::from_utf8_lossy(buffer.get(..length).unwrap_or_default()), now()))?;
+    }
+    Ok(())
 }
 
 /// Prints `sent received` for each number that comes.

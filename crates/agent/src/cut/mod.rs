@@ -94,11 +94,11 @@ pub enum State {
 #[derive(Debug, thiserror::Error)]
 pub enum CutError {
     /// The namespace cannot be entered.
-    #[error("network namespace {inode} cannot be entered: {source}; the agent needs CAP_SYS_ADMIN")]
+    #[error("{source}")]
     Enter {
         /// The namespace.
         inode: u64,
-        /// What the kernel said.
+        /// Which one, and what it takes to enter it.
         source: io::Error,
     },
     /// The kernel does not do it.
@@ -110,6 +110,17 @@ pub enum CutError {
         inode: u64,
         /// What was tried.
         action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The queues of AF_XDP sockets are left to the pod, which can send through them.
+    #[error(
+        "the AF_XDP queues in network namespace {inode} cannot be held: {source}; everything else is cut; the agent needs \
+         CAP_NET_RAW, and one page of locked memory for each queue"
+    )]
+    Queues {
+        /// The namespace.
+        inode: u64,
         /// What the kernel said.
         source: io::Error,
     },

@@ -71,9 +71,7 @@ impl Queues {
     /// # Errors
     /// As [`Queues::take`].
     pub fn take_more(&mut self, namespace: &NetNs) -> Result<(), CutError> {
-        inside(namespace, |inode| {
-            self.take_here().map_err(|source| CutError::Kernel { inode, action: "take the AF_XDP queues", source })
-        })
+        inside(namespace, |inode| self.take_here().map_err(|source| CutError::Queues { inode, source }))
     }
 
     /// How many queues are held.

@@ -107,6 +107,12 @@ pub enum FindError {
         /// The first process that was shown so.
         pid: u32,
     },
+    /// The agent is kept out of the cgroup namespace in which it would see them.
+    #[error("the cgroup namespace of the node cannot be entered: {source}; the agent needs CAP_SYS_ADMIN")]
+    Enter {
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The process that counts came and went while it was looked at.
     #[error("the processes of pod {uid} came and went {TRIES} times while they were read; try again")]
     Unsteady {

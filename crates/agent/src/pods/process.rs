@@ -121,7 +121,7 @@ pub(super) fn in_nodes_cgroup_namespace<T: Send>(proc: &Path, work: impl FnOnce(
     if NsId::of(&node).map_err(unreadable)? == NsId::of(&own).map_err(unreadable)? {
         return Ok(work());
     }
-    inside(node.as_fd(), CloneFlags::CLONE_NEWCGROUP, work).map_err(unreadable)
+    inside(node.as_fd(), CloneFlags::CLONE_NEWCGROUP, work).map_err(|source| FindError::Enter { source })
 }
 
 fn open(directory: impl AsFd, name: &str) -> io::Result<File> {

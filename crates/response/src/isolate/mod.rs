@@ -146,6 +146,7 @@ impl Act for Isolate {
                 after,
                 controlled: !assessment.watch.is_empty(),
                 others: policies::others_hold(cx, pod) || containment::is_being_lifted(cx)?,
+                uncertain,
                 allowing: &allowing,
                 elapsed: cx.elapsed(),
                 before: cx.before.filter(|_| !uncertain),

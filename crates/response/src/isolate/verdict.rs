@@ -40,6 +40,8 @@ pub(super) struct Seen<'a> {
     pub(super) controlled: bool,
     /// Whether another response has its label on the pod.
     pub(super) others: bool,
+    /// Whether the agent cannot say that the pod is cut, nor that nothing of a cut is there.
+    pub(super) uncertain: bool,
     pub(super) allowing: &'a [String],
     pub(super) elapsed: SignedDuration,
     /// What was reported before.
@@ -151,7 +153,7 @@ pub(super) fn judge(seen: &Seen<'_>) -> Verdict {
                 seen.allowing.join(", ")
             ),
         ),
-        Engine::Silent if silent && !seen.others => verdict(
+        Engine::Silent if silent && !seen.others && !seen.uncertain => verdict(
             Outcome::Done,
             "NetworkPolicy",
             Assurance::Probed,
@@ -188,7 +190,11 @@ pub(super) fn judge(seen: &Seen<'_>) -> Verdict {
             "NotObserved",
             Assurance::Accepted,
             Contained::Unseen,
-            if silent {
+            if silent && seen.uncertain {
+                format!(
+                    "pod {pod} does not answer; that may be by a cut that is not whole, which says nothing of the policies"
+                )
+            } else if silent {
                 format!(
                     "pod {pod} does not answer, and another response isolates it too: nobody can tell which one holds it"
                 )
@@ -335,7 +341,8 @@ pub(super) fn cut_residual(pod: &str, probes: &[Probe], containment: Option<&Con
             code: "RawSocketsOpen".to_owned(),
             severity: "Medium".to_owned(),
             message: format!(
-                "the node's kernel is older than 5.16: what pod {pod} sends on raw packet sockets is not stopped"
+                "pod {pod} is cut where IP packets pass only (its node's kernel is older than 5.16, or its agent was told so): what it \
+                 sends on raw packet sockets is not stopped"
             ),
             remedy: Some("cut the node's port off, or delete the pod when its memory is not needed".to_owned()),
         });
