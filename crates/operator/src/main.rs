@@ -3,6 +3,7 @@
 //! Wiring only. What to do is decided by `tourniquet-response`, done by `tourniquet-cluster`.
 
 mod controller;
+mod events;
 mod health;
 mod prober;
 mod reconcile;

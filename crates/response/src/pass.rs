@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use jiff::SignedDuration;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use tourniquet_api::{
     Action, ActionStatus, IncidentResponse, IncidentResponseStatus, Outcome, PinnedTarget, PlannedEffect, Residual,
     TargetResult,
@@ -16,6 +16,10 @@ use crate::effect::Effect;
 use crate::settings::Settings;
 use crate::status;
 use crate::world::{PeerResponse, Read, Unread, World};
+
+/// How long what others have to undo may take before the undo is said to be blocked. An agent lifts a cut within some 20 ms:
+/// each release would be reported as blocked in between.
+const LETS_GO: SignedDuration = SignedDuration::from_secs(5);
 
 /// Where a response is in its life. Derived from the object each time, never stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,7 +109,7 @@ pub fn pass(response: &IncidentResponse, world: &World, settings: &Settings) -> 
         world,
         agent: settings.agent_namespace.as_deref(),
         uid: response.metadata.uid.as_deref().unwrap_or_default(),
-        name: full_name(response),
+        name: full_name(&response.metadata),
     };
     match pass.phase {
         Phase::Unaccepted | Phase::Refused | Phase::Released => {}
@@ -116,8 +120,8 @@ pub fn pass(response: &IncidentResponse, world: &World, settings: &Settings) -> 
     Ok(pass)
 }
 
-fn full_name(response: &IncidentResponse) -> String {
-    let metadata = &response.metadata;
+/// `namespace/name`.
+pub(crate) fn full_name(metadata: &ObjectMeta) -> String {
     format!("{}/{}", metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }
 
@@ -376,8 +380,12 @@ impl Look<'_> {
             pass.again_after = Some(SignedDuration::from_secs(2));
         } else if let (true, Some(message)) = (pass.steps.is_empty(), blocked) {
             let contained = status::isolates(self.response).then_some(Contained::Unseen);
-            status::releasing(&mut pass.status, self.response, self.world.now, "UndoBlocked", &message, contained);
-            pass.again_after = Some(SignedDuration::from_secs(5));
+            let began = conditions::find(&pass.status.conditions, "Reverted")
+                .map_or(self.world.now, |reverted| reverted.last_transition_time.0);
+            let patience = LETS_GO - self.world.now.duration_since(began);
+            let reason = if patience.is_positive() { "Releasing" } else { "UndoBlocked" };
+            status::releasing(&mut pass.status, self.response, self.world.now, reason, &message, contained);
+            pass.again_after = Some(if patience.is_positive() { patience } else { LETS_GO });
         } else if pass.steps.is_empty() {
             let reason = if expired(self.response, self.world.now) { "Expired" } else { "Released" };
             status::released(&mut pass.status, self.response, self.world.now, reason, held_by.as_deref());
@@ -395,7 +403,8 @@ impl Look<'_> {
     }
 }
 
-fn describe(target: &PinnedTarget) -> String {
+/// A target, as it is called in messages.
+pub(crate) fn describe(target: &PinnedTarget) -> String {
     format!("pod {}/{}", target.namespace.as_deref().unwrap_or_default(), target.name)
 }
 
@@ -440,7 +449,7 @@ pub fn peer(response: &IncidentResponse, now: jiff::Timestamp) -> PeerResponse {
         || response.spec.dry_run
         || expired(response, now);
     PeerResponse {
-        name: full_name(response),
+        name: full_name(&response.metadata),
         uid: response.metadata.uid.clone().unwrap_or_default(),
         isolates: pods,
         live: !ends && matches!(phase, Phase::Unaccepted | Phase::Holding),

@@ -12,6 +12,7 @@
 pub mod crash;
 pub mod cut;
 pub mod environment;
+pub mod events;
 pub mod pods;
 pub mod responses;
 pub mod scenario;
