@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use tourniquet_api::{
     Action, ActionStatus, IncidentResponse, IncidentResponseStatus, Outcome, PinnedTarget, PlannedEffect, Residual,
-    TargetResult,
+    TargetResult, names,
 };
 
 use crate::accept::{self, Decision};
@@ -20,6 +20,10 @@ use crate::world::{PeerResponse, Read, Unread, World};
 /// How long what others have to undo may take before the undo is said to be blocked. An agent lifts a cut within some 20 ms:
 /// each release would be reported as blocked in between.
 const LETS_GO: SignedDuration = SignedDuration::from_secs(5);
+
+/// How soon a pod that nobody watches is looked at again. The watch is of pods with our label, and where the cut holds that
+/// comes after a minute: a container that restarts meanwhile would be seen as late.
+const UNWATCHED: SignedDuration = SignedDuration::from_secs(10);
 
 /// Where a response is in its life. Derived from the object each time, never stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,10 +197,13 @@ impl Look<'_> {
         // As if it had been tried before: the positive control is a connection, and a dry run makes none.
         let tried = TargetResult::default();
         let mut plan = Vec::new();
+        let mut residual = Vec::new();
         for (action, state) in self.response.spec.actions.iter().zip(&pass.status.actions) {
             let Some(act) = action.verb().and_then(action::action) else { continue };
             for target in &pass.status.targets {
-                for effect in act.plan(&self.context(target, Some(&tried)))?.effects {
+                let next = act.plan(&self.context(target, Some(&tried)))?;
+                residual.extend(next.residual);
+                for effect in next.effects {
                     plan.push(PlannedEffect {
                         action: state.name.clone(),
                         verb: effect.verb().to_owned(),
@@ -207,6 +214,7 @@ impl Look<'_> {
             }
         }
         pass.status.plan = plan;
+        pass.status.residual = worst_first(residual);
         let mut conditions = status::conditions(&mut pass.status, self.response, self.world.now);
         conditions.set("Ready", Is::True, "Planned", "the plan is in status.plan; nothing was touched");
         conditions.set("Contained", Is::False, "Planned", "a dry run contains nothing");
@@ -227,6 +235,7 @@ impl Look<'_> {
                 let before = state.results.iter().find(|result| result.target_uid == target.uid).cloned();
                 let cx = self.context(target, before.as_ref());
                 let plan = act.plan(&cx)?;
+                residual.extend(plan.residual);
                 // With something to put in place, what was in force can be in force all the same: the cut, while the label joins.
                 let was_done = before.as_ref().is_some_and(|before| before.outcome == Outcome::Done);
                 let seen = if plan.effects.is_empty() || was_done { Some(act.assess(&cx)?) } else { None };
@@ -279,37 +288,31 @@ impl Look<'_> {
             }
             summarize(state, self.world.now);
         }
-        if pass.steps.is_empty() {
-            // The worst first: this is read at the worst hour.
-            let rank = |residual: &Residual| match residual.severity.as_str() {
-                "High" => 0,
-                "Medium" => 1,
-                _ => 2,
-            };
-            residual.sort_by(|one, other| rank(one).cmp(&rank(other)).then_with(|| one.cmp(other)));
-            residual.dedup();
-            pass.status.residual = residual;
+        if !pass.steps.is_empty() {
+            // Not everything was looked at: what was seen before stands, and what can be known beforehand is said.
+            residual.append(&mut pass.status.residual);
         }
+        pass.status.residual = worst_first(residual);
         status::holding(&mut pass.status, self.response, self.world.now, contained);
-        self.watch_evidence(&mut pass.status)?;
-        if let Some(at) = status::expires_at(self.response) {
-            pass.again_after = Some(pass.again_after.map_or_else(
-                || at.duration_since(self.world.now),
-                |after| after.min(at.duration_since(self.world.now)),
-            ));
-        }
+        let watched = self.watch_evidence(&mut pass.status)?;
+        let expires = status::expires_at(self.response).map(|at| at.duration_since(self.world.now));
+        let unwatched = (!watched).then_some(UNWATCHED);
+        pass.again_after = [pass.again_after, expires, unwatched].into_iter().flatten().min();
         Ok(())
     }
 
-    /// A container that was restarted is another container: its memory and writable layer are gone. Said for good.
-    fn watch_evidence(&self, status: &mut IncidentResponseStatus) -> Result<(), Unread> {
+    /// A container that was restarted is another container: its memory and writable layer are gone. Said for good. False when
+    /// the next restart would be no reason to look again.
+    fn watch_evidence(&self, status: &mut IncidentResponseStatus) -> Result<bool, Unread> {
         let mut lost = Vec::new();
+        let mut watched = true;
         for target in &mut status.targets {
             let pod = self.world.pod(target.namespace.as_deref().unwrap_or_default(), &target.name)?;
             let Some(pod) = pod.filter(|pod| pod.metadata.uid.as_deref() == Some(&target.uid)) else {
                 lost.push(format!("{} is gone", describe(target)));
                 continue;
             };
+            watched &= pod.metadata.labels.iter().flatten().any(|(key, _)| key == names::CONTAINED_LABEL);
             for now in accept::containers(pod) {
                 let Some(pinned) = target.containers.iter_mut().find(|pinned| pinned.name == now.name) else {
                     target.containers.push(now);
@@ -339,7 +342,7 @@ impl Look<'_> {
                 "no container was restarted since the response was accepted",
             );
         }
-        Ok(())
+        Ok(watched)
     }
 
     fn release(&self, pass: &mut Pass) -> Result<(), Unread> {
@@ -401,6 +404,18 @@ impl Look<'_> {
         }
         Ok(())
     }
+}
+
+/// The worst first: this is read at the worst hour.
+fn worst_first(mut residual: Vec<Residual>) -> Vec<Residual> {
+    let rank = |residual: &Residual| match residual.severity.as_str() {
+        "High" => 0,
+        "Medium" => 1,
+        _ => 2,
+    };
+    residual.sort_by(|one, other| rank(one).cmp(&rank(other)).then_with(|| one.cmp(other)));
+    residual.dedup();
+    residual
 }
 
 /// A target, as it is called in messages.
