@@ -16,6 +16,7 @@ use tourniquet_cluster::Cluster;
 use tourniquet_response::Settings;
 use tracing::{debug, info, warn};
 
+use crate::events::Publisher;
 use crate::health::{self, Readiness};
 use crate::prober::Prober;
 use crate::reconcile::{Context, name, reconcile};
@@ -65,8 +66,13 @@ pub(crate) async fn run(client: Client, settings: Settings, health_address: Sock
             let _ = send.unbounded_send(ObjectRef::from_obj(stored.as_ref()));
         }
     });
-    let context =
-        Arc::new(Context { cluster: Cluster::new(client), settings, prober, failures: std::sync::Mutex::default() });
+    let context = Arc::new(Context {
+        publisher: Publisher::start(client.clone()),
+        cluster: Cluster::new(client),
+        settings,
+        prober,
+        failures: std::sync::Mutex::default(),
+    });
 
     let controller = Controller::for_stream(stored, responses)
         .with_config(Config::default().concurrency(CONCURRENCY))

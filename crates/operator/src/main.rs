@@ -4,6 +4,7 @@
 
 mod controller;
 mod egress;
+mod events;
 mod health;
 mod prober;
 mod reconcile;

@@ -7,14 +7,15 @@ use std::time::Duration;
 use kube::ResourceExt;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
-use tourniquet_api::{IncidentResponse, names};
+use tourniquet_api::{IncidentResponse, IncidentResponseStatus, names};
 use tourniquet_cluster::{Cluster, Written};
 use tourniquet_response::{
-    Failure, Observation, Pass, Phase, Read, Settings, World, mark_unreadable, pass, report_failures, undo_unreadable,
-    unobservable,
+    Failure, Note, Observation, Pass, Phase, Read, Settings, World, mark_unreadable, notes, notes_of_unreadable, pass,
+    report_failures, undo_unreadable, unobservable,
 };
 use tracing::{Instrument, error, info, info_span, warn};
 
+use crate::events::Publisher;
 use crate::prober::Prober;
 use crate::triggers::Stored;
 
@@ -29,6 +30,7 @@ pub(crate) struct Context {
     pub(crate) cluster: Cluster,
     pub(crate) settings: Settings,
     pub(crate) prober: Prober,
+    pub(crate) publisher: Publisher,
     /// How often in a row each response failed, for the pause before the next attempt.
     pub(crate) failures: Mutex<BTreeMap<String, u32>>,
 }
@@ -122,67 +124,93 @@ async fn reconcile_unreadable(invalid: &InvalidObject, cx: &Context) -> Result<A
     }
     let wanted = mark_unreadable(status, &invalid.error, stored.metadata.generation, jiff::Timestamp::now());
     if wanted != *status {
+        let notes = notes_of_unreadable(&stored.metadata, status, &wanted);
         cx.cluster.write_bare_status(&stored, wanted).await?;
+        cx.publisher.publish(&stored.metadata, notes);
     }
     Ok(Action::await_change())
 }
 
 async fn reconcile_response(stored: &IncidentResponse, cx: &Context) -> Result<Action, Error> {
-    let (namespace, name) = (stored.namespace().unwrap_or_default(), stored.name_any());
-    let uid = stored.uid().unwrap_or_default();
     for _ in 0..ROUNDS {
-        // Never from the cache: what authorizes an effect is what is stored now.
-        let current = cx.cluster.response(&namespace, &name).await?;
-        let Some(mut response) = current.filter(|current| current.uid().as_deref() == Some(&uid)) else {
-            cx.prober.watch(&uid, &[]);
-            return Ok(Action::await_change());
-        };
-        let plan = match decide(&response, &uid, cx).await {
-            Ok(plan) => plan,
-            Err(error) => {
-                // What cannot be seen is said, like everything else: nobody may go on believing an old status.
-                let status = unobservable(&response, &error.to_string(), jiff::Timestamp::now());
-                if serialized(&status) != serialized(&response.status.clone().unwrap_or_default()) {
-                    cx.cluster.write_status(&response, &status).await?;
-                }
-                return Err(error);
-            }
-        };
-        cx.prober.watch(&uid, &plan.watch);
-
-        if serialized(&plan.status) != serialized(&response.status.clone().unwrap_or_default()) {
-            match cx.cluster.write_status(&response, &plan.status).await? {
-                Written::Stale => continue,
-                Written::Done(now) => response = *now,
-            }
-            report(&plan);
-        }
-        let has_finalizer = response.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER);
-        // To an object that is being deleted the API server lets nobody add one: whoever took ours off, undo goes on.
-        let deleted = response.metadata.deletion_timestamp.is_some();
-        if has_finalizer != plan.finalizer && !(plan.finalizer && deleted) {
-            match cx.cluster.set_finalizer(&response.metadata, plan.finalizer).await? {
-                Written::Stale => continue,
-                Written::Done(version) => response.metadata.resource_version = version,
-            }
-        }
-        if plan.steps.is_empty() {
-            let after = plan.again_after.map_or(AT_THE_LATEST, |after| {
-                Duration::try_from(after).unwrap_or_default().clamp(Duration::from_millis(50), AT_THE_LATEST)
-            });
-            let rests = matches!(plan.phase, Phase::Refused | Phase::Released | Phase::Planned | Phase::Unaccepted);
-            return Ok(if rests { Action::await_change() } else { Action::requeue(after) });
-        }
-        let failures = perform(&plan, cx).await;
-        if !failures.is_empty() {
-            let undoing = plan.phase == Phase::Releasing;
-            let status = report_failures(&response, &plan.status, undoing, &failures, jiff::Timestamp::now());
-            cx.cluster.write_status(&response, &status).await?;
-            let messages: Vec<&str> = failures.iter().map(|failure| failure.message.as_str()).collect();
-            return Err(Error::Effects(messages.join("; ")));
+        let mut notes = Vec::new();
+        let ended = round(stored, cx, &mut notes).await;
+        // After the effects, whatever became of them: none of them waits for an event.
+        cx.publisher.publish(&stored.metadata, notes);
+        if let Some(action) = ended? {
+            return Ok(action);
         }
     }
     Err(Error::Restless)
+}
+
+/// Decides once, and carries it out; `None` when it has to be looked at again.
+async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -> Result<Option<Action>, Error> {
+    let (namespace, name) = (stored.namespace().unwrap_or_default(), stored.name_any());
+    let uid = stored.uid().unwrap_or_default();
+    // Never from the cache: what authorizes an effect is what is stored now.
+    let current = cx.cluster.response(&namespace, &name).await?;
+    let Some(mut response) = current.filter(|current| current.uid().as_deref() == Some(&uid)) else {
+        cx.prober.watch(&uid, &[]);
+        return Ok(Some(Action::await_change()));
+    };
+    let plan = match decide(&response, &uid, cx).await {
+        Ok(plan) => plan,
+        Err(error) => {
+            // What cannot be seen is said, like everything else: nobody may go on believing an old status.
+            let status = unobservable(&response, &error.to_string(), jiff::Timestamp::now());
+            if serialized(&status) != serialized(&response.status.clone().unwrap_or_default()) {
+                write(&mut response, &status, cx, notes).await?;
+            }
+            return Err(error);
+        }
+    };
+    cx.prober.watch(&uid, &plan.watch);
+
+    if serialized(&plan.status) != serialized(&response.status.clone().unwrap_or_default()) {
+        if !write(&mut response, &plan.status, cx, notes).await? {
+            return Ok(None);
+        }
+        report(&plan);
+    }
+    let has_finalizer = response.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER);
+    // To an object that is being deleted the API server lets nobody add one: whoever took ours off, undo goes on.
+    let deleted = response.metadata.deletion_timestamp.is_some();
+    if has_finalizer != plan.finalizer && !(plan.finalizer && deleted) {
+        match cx.cluster.set_finalizer(&response.metadata, plan.finalizer).await? {
+            Written::Stale => return Ok(None),
+            Written::Done(version) => response.metadata.resource_version = version,
+        }
+    }
+    if plan.steps.is_empty() {
+        let after = plan.again_after.map_or(AT_THE_LATEST, |after| {
+            Duration::try_from(after).unwrap_or_default().clamp(Duration::from_millis(50), AT_THE_LATEST)
+        });
+        let rests = matches!(plan.phase, Phase::Refused | Phase::Released | Phase::Planned | Phase::Unaccepted);
+        return Ok(Some(if rests { Action::await_change() } else { Action::requeue(after) }));
+    }
+    let failures = perform(&plan, cx).await;
+    if !failures.is_empty() {
+        let undoing = plan.phase == Phase::Releasing;
+        let status = report_failures(&response, &plan.status, undoing, &failures, jiff::Timestamp::now());
+        write(&mut response, &status, cx, notes).await?;
+        let messages: Vec<&str> = failures.iter().map(|failure| failure.message.as_str()).collect();
+        return Err(Error::Effects(messages.join("; ")));
+    }
+    Ok(None)
+}
+
+/// Writes the status, and notes what in it is worth an event. False when somebody changed the response since it was read.
+async fn write(
+    response: &mut IncidentResponse,
+    status: &IncidentResponseStatus,
+    cx: &Context,
+    noted: &mut Vec<Note>,
+) -> Result<bool, Error> {
+    let Written::Done(now) = cx.cluster.write_status(response, status).await? else { return Ok(false) };
+    noted.extend(notes(response, &response.status.clone().unwrap_or_default(), status));
+    *response = *now;
+    Ok(true)
 }
 
 /// Looks until there is enough to decide.
@@ -218,7 +246,7 @@ async fn perform(plan: &Pass, cx: &Context) -> Vec<Failure> {
 }
 
 /// As it is stored: times have no fractions of a second there.
-fn serialized(status: &tourniquet_api::IncidentResponseStatus) -> serde_json::Value {
+fn serialized(status: &IncidentResponseStatus) -> serde_json::Value {
     serde_json::to_value(status).unwrap_or_default()
 }
 

@@ -72,6 +72,8 @@ pub(crate) struct Plan {
     pub(crate) effects: Vec<Effect>,
     /// Positive controls that were made before the first effect, to be reported before it.
     pub(crate) probes: Vec<Probe>,
+    /// What is known to stay open, or to come of it, before anything is done: said before the first effect.
+    pub(crate) residual: Vec<Residual>,
 }
 
 /// What to undo next.

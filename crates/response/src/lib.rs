@@ -11,6 +11,7 @@ mod accept;
 mod action;
 mod conditions;
 mod effect;
+mod events;
 mod isolate;
 mod pass;
 mod rbac;
@@ -20,6 +21,7 @@ mod unreadable;
 mod world;
 
 pub use effect::{Effect, Kind, ObjectRef};
+pub use events::{About, Note, NoteType, notes, notes_of_unreadable};
 pub use pass::{Failure, Pass, Phase, Step, pass, peer};
 pub use rbac::rbac_rules;
 pub use settings::{Agents, Settings};

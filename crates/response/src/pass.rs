@@ -1,17 +1,17 @@
 //! One look at one response: what to report, what to do, when to look again.
 
+mod hold;
+mod release;
+
 use std::net::SocketAddr;
 
 use jiff::SignedDuration;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tourniquet_api::{
-    Action, ActionStatus, IncidentResponse, IncidentResponseStatus, Outcome, PinnedTarget, PlannedEffect, Residual,
-    TargetResult,
-};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use tourniquet_api::{IncidentResponse, IncidentResponseStatus, PinnedTarget, TargetResult};
 
 use crate::accept::{self, Decision};
-use crate::action::{self, Contained, Context};
-use crate::conditions::{self, Is};
+use crate::action::{self, Context};
+use crate::conditions;
 use crate::effect::Effect;
 use crate::settings::{Agents, Settings};
 use crate::status;
@@ -105,7 +105,7 @@ pub fn pass(response: &IncidentResponse, world: &World, settings: &Settings) -> 
         world,
         agents: settings.agents.as_ref(),
         uid: response.metadata.uid.as_deref().unwrap_or_default(),
-        name: full_name(response),
+        name: full_name(&response.metadata),
     };
     match pass.phase {
         Phase::Unaccepted | Phase::Refused | Phase::Released => {}
@@ -116,8 +116,8 @@ pub fn pass(response: &IncidentResponse, world: &World, settings: &Settings) -> 
     Ok(pass)
 }
 
-fn full_name(response: &IncidentResponse) -> String {
-    let metadata = &response.metadata;
+/// `namespace/name`.
+pub(crate) fn full_name(metadata: &ObjectMeta) -> String {
     format!("{}/{}", metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }
 
@@ -180,245 +180,11 @@ impl Look<'_> {
         }
         self.world.require(reads)
     }
-
-    fn plan_only(&self, pass: &mut Pass) -> Result<(), Unread> {
-        if conditions::is_true(&pass.status.conditions, "Ready") {
-            return Ok(());
-        }
-        self.prefetch(&pass.status, false)?;
-        // As if it had been tried before: the positive control is a connection, and a dry run makes none.
-        let tried = TargetResult::default();
-        let mut plan = Vec::new();
-        for (action, state) in self.response.spec.actions.iter().zip(&pass.status.actions) {
-            let Some(act) = action.verb().and_then(action::action) else { continue };
-            for target in &pass.status.targets {
-                for effect in act.plan(&self.context(target, Some(&tried)))?.effects {
-                    plan.push(PlannedEffect {
-                        action: state.name.clone(),
-                        verb: effect.verb().to_owned(),
-                        object: effect.object().to_string(),
-                        change: effect.change(),
-                    });
-                }
-            }
-        }
-        pass.status.plan = plan;
-        let mut conditions = status::conditions(&mut pass.status, self.response, self.world.now);
-        conditions.set("Ready", Is::True, "Planned", "the plan is in status.plan; nothing was touched");
-        conditions.set("Contained", Is::False, "Planned", "a dry run contains nothing");
-        conditions.remove("Reconciling");
-        Ok(())
-    }
-
-    fn hold(&self, pass: &mut Pass) -> Result<(), Unread> {
-        self.prefetch(&pass.status, false)?;
-        pass.finalizer = true;
-        let targets = pass.status.targets.clone();
-        let mut contained: Option<Contained> = None;
-        let mut residual = Vec::new();
-        for (action, state) in self.response.spec.actions.iter().zip(&mut pass.status.actions) {
-            let Some(act) = action.verb().and_then(action::action) else { continue };
-            state.started_at.get_or_insert(Time(self.world.now));
-            for target in &targets {
-                let before = state.results.iter().find(|result| result.target_uid == target.uid).cloned();
-                let cx = self.context(target, before.as_ref());
-                let plan = act.plan(&cx)?;
-                // With something to put in place, what was in force can be in force all the same: the cut, while the label joins.
-                let was_done = before.as_ref().is_some_and(|before| before.outcome == Outcome::Done);
-                let seen = if plan.effects.is_empty() || was_done { Some(act.assess(&cx)?) } else { None };
-                let seen = seen.filter(|seen| plan.effects.is_empty() || seen.contained == Some(Contained::Held));
-                let name = state.name.clone();
-                pass.steps.extend(plan.effects.into_iter().map(|effect| Step { action: name.clone(), effect }));
-                let result = if let Some(seen) = seen {
-                    // The least favourable of all targets is what may be said of them together.
-                    contained = contained.max(seen.contained);
-                    residual.extend(seen.residual);
-                    pass.watch.extend(seen.watch);
-                    pass.again_after = [pass.again_after, seen.again_after].into_iter().flatten().min();
-                    TargetResult {
-                        target_uid: target.uid.clone(),
-                        outcome: seen.outcome,
-                        reason: Some(seen.reason.to_owned()),
-                        message: Some(seen.message),
-                        assurance: Some(seen.assurance),
-                        probes: seen.probes,
-                        connections: seen.connections.or(before.as_ref().and_then(|before| before.connections.clone())),
-                        applied_at: Some(Time(cx.applied_at)),
-                        ..before.unwrap_or_default()
-                    }
-                } else {
-                    let result = TargetResult {
-                        target_uid: target.uid.clone(),
-                        probes: plan.probes,
-                        applied_at: None,
-                        ..before.unwrap_or_default()
-                    };
-                    if result.reason.as_deref() == Some(status::EFFECT_FAILED) {
-                        // What failed is tried again: until that is done, this is still what is known. Nothing else of
-                        // it was looked at.
-                        contained = contained.max(Some(Contained::Unseen));
-                        result
-                    } else {
-                        contained = contained.max(action.isolate.is_some().then_some(Contained::Open));
-                        TargetResult {
-                            outcome: Outcome::Running,
-                            reason: Some("Applying".to_owned()),
-                            message: Some(format!("being applied to {}", describe(target))),
-                            assurance: None,
-                            ..result
-                        }
-                    }
-                };
-                match state.results.iter_mut().find(|existing| existing.target_uid == target.uid) {
-                    Some(existing) => *existing = result,
-                    None => state.results.push(result),
-                }
-            }
-            summarize(state, self.world.now);
-        }
-        if pass.steps.is_empty() {
-            // The worst first: this is read at the worst hour.
-            let rank = |residual: &Residual| match residual.severity.as_str() {
-                "High" => 0,
-                "Medium" => 1,
-                _ => 2,
-            };
-            residual.sort_by(|one, other| rank(one).cmp(&rank(other)).then_with(|| one.cmp(other)));
-            residual.dedup();
-            pass.status.residual = residual;
-        }
-        status::holding(&mut pass.status, self.response, self.world.now, contained);
-        self.watch_evidence(&mut pass.status)?;
-        if let Some(at) = status::expires_at(self.response) {
-            pass.again_after = Some(pass.again_after.map_or_else(
-                || at.duration_since(self.world.now),
-                |after| after.min(at.duration_since(self.world.now)),
-            ));
-        }
-        Ok(())
-    }
-
-    /// A container that was restarted is another container: its memory and writable layer are gone. Said for good.
-    fn watch_evidence(&self, status: &mut IncidentResponseStatus) -> Result<(), Unread> {
-        let mut lost = Vec::new();
-        for target in &mut status.targets {
-            let pod = self.world.pod(target.namespace.as_deref().unwrap_or_default(), &target.name)?;
-            let Some(pod) = pod.filter(|pod| pod.metadata.uid.as_deref() == Some(&target.uid)) else {
-                lost.push(format!("{} is gone", describe(target)));
-                continue;
-            };
-            for now in accept::containers(pod) {
-                let Some(pinned) = target.containers.iter_mut().find(|pinned| pinned.name == now.name) else {
-                    target.containers.push(now);
-                    continue;
-                };
-                if pinned.container_id.is_none() {
-                    pinned.container_id = now.container_id;
-                    pinned.restart_count = now.restart_count;
-                } else if now.restart_count != pinned.restart_count
-                    || now.container_id.is_some() && now.container_id != pinned.container_id
-                {
-                    lost.push(format!("container {} of {} was restarted", now.name, describe(target)));
-                }
-            }
-        }
-        let already =
-            conditions::find(&status.conditions, "EvidenceIntact").is_some_and(|before| before.status == "False");
-        let mut conditions = status::conditions(status, self.response, self.world.now);
-        if !lost.is_empty() {
-            let message = format!("{}: memory and unsaved files of before are lost", lost.join(", "));
-            conditions.set("EvidenceIntact", Is::False, "Lost", message);
-        } else if !already {
-            conditions.set(
-                "EvidenceIntact",
-                Is::True,
-                "Running",
-                "no container was restarted since the response was accepted",
-            );
-        }
-        Ok(())
-    }
-
-    fn release(&self, pass: &mut Pass) -> Result<(), Unread> {
-        self.prefetch(&pass.status, true)?;
-        pass.finalizer = true;
-        let mut waits = None;
-        let mut held_by = None;
-        let mut blocked = None;
-        let mut contained: Option<Contained> = None;
-        // The last action that was applied is the first to be undone.
-        let actions: Vec<(&Action, &ActionStatus)> =
-            self.response.spec.actions.iter().zip(&pass.status.actions).rev().collect();
-        for (action, state) in actions {
-            let Some(act) = action.verb().and_then(action::action) else { continue };
-            for target in &pass.status.targets {
-                let before = state.results.iter().find(|result| result.target_uid == target.uid);
-                let cx = self.context(target, before);
-                let undo = act.undo(&cx)?;
-                held_by = held_by.or(undo.held_by);
-                blocked = blocked.or(undo.blocked);
-                // What was never applied needs nobody to wait.
-                if !undo.effects.is_empty() && undo.waits.is_some() {
-                    waits = waits.or(undo.waits);
-                    // It goes on holding, so what is said of that goes on following what is seen. An assessment takes it that
-                    // everything is in place.
-                    let in_place = act.plan(&cx)?.effects.is_empty();
-                    let seen = act.assess(&cx)?;
-                    contained = contained.max(if in_place { seen.contained } else { Some(Contained::Open) });
-                    pass.watch.extend(seen.watch);
-                    continue;
-                }
-                let name = state.name.clone();
-                pass.steps.extend(undo.effects.into_iter().map(|effect| Step { action: name.clone(), effect }));
-            }
-        }
-        if let Some((reason, message)) = waits {
-            status::releasing(&mut pass.status, self.response, self.world.now, reason, &message, contained);
-            pass.again_after = Some(SignedDuration::from_secs(2));
-        } else if let (true, Some(message)) = (pass.steps.is_empty(), blocked) {
-            let contained = status::isolates(self.response).then_some(Contained::Unseen);
-            status::releasing(&mut pass.status, self.response, self.world.now, "UndoBlocked", &message, contained);
-            pass.again_after = Some(SignedDuration::from_secs(5));
-        } else if pass.steps.is_empty() {
-            let reason = if expired(self.response, self.world.now) { "Expired" } else { "Released" };
-            status::released(&mut pass.status, self.response, self.world.now, reason, held_by.as_deref());
-            pass.finalizer = false;
-            pass.phase = Phase::Released;
-        } else if conditions::find(&pass.status.conditions, "Reverted")
-            .is_none_or(|reverted| reverted.reason != status::UNDO_FAILED)
-        {
-            // Before the first effect, not after the last: in between it can be open. What failed and is tried again stays
-            // what is said until it is done.
-            let contained = status::isolates(self.response).then_some(Contained::Open);
-            status::releasing(&mut pass.status, self.response, self.world.now, "Releasing", "being undone", contained);
-        }
-        Ok(())
-    }
 }
 
-fn describe(target: &PinnedTarget) -> String {
+/// A target, as it is called in messages.
+pub(crate) fn describe(target: &PinnedTarget) -> String {
     format!("pod {}/{}", target.namespace.as_deref().unwrap_or_default(), target.name)
-}
-
-/// An action is what became of its targets: as bad as the worst, and not finished before the last.
-pub(crate) fn summarize(state: &mut ActionStatus, now: jiff::Timestamp) {
-    let rank = |outcome: Outcome| match outcome {
-        Outcome::Pending | Outcome::Running => 5,
-        Outcome::Failed => 4,
-        Outcome::Unknown => 3,
-        Outcome::Partial => 2,
-        Outcome::Skipped => 1,
-        Outcome::Done | Outcome::Undone => 0,
-    };
-    let Some(worst) = state.results.iter().max_by_key(|result| rank(result.outcome)) else { return };
-    state.outcome = worst.outcome;
-    state.reason = worst.reason.clone();
-    state.message = worst.message.clone();
-    if matches!(worst.outcome, Outcome::Pending | Outcome::Running) {
-        state.finished_at = None;
-    } else {
-        state.finished_at.get_or_insert(Time(now));
-    }
 }
 
 /// What other responses need to know of this one.
@@ -441,7 +207,7 @@ pub fn peer(response: &IncidentResponse, now: jiff::Timestamp) -> PeerResponse {
         || response.spec.dry_run
         || expired(response, now);
     PeerResponse {
-        name: full_name(response),
+        name: full_name(&response.metadata),
         uid: response.metadata.uid.clone().unwrap_or_default(),
         isolates: pods,
         live: !ends && matches!(phase, Phase::Unaccepted | Phase::Holding),

@@ -30,6 +30,8 @@ pub fn rbac_rules() -> Vec<PolicyRule> {
         ),
         rule("apiregistration.k8s.io", &["apiservices"], &["list"]),
         rule("", &["services"], &["get"]),
+        // On responses and on their pods, in whatever namespace. Patch counts up one that is there.
+        rule("events.k8s.io", &["events"], &["create", "patch"]),
     ];
     rules.extend(ACTIONS.iter().flat_map(|action| action.rbac()));
     rules

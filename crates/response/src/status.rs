@@ -8,7 +8,7 @@ use tourniquet_api::{ActionStatus, IncidentResponse, IncidentResponseStatus, Out
 
 use crate::action::Contained;
 use crate::conditions::{Conditions, Is};
-use crate::pass::{Failure, Phase, phase, summarize};
+use crate::pass::{Failure, Phase, phase};
 
 /// The target in one string, for `kubectl get`.
 pub(crate) fn describe_target(response: &IncidentResponse) -> String {
@@ -138,6 +138,27 @@ pub(crate) fn holding(
         Some(contained) => conditions.set("Contained", is(contained), &reason, message),
         None if reason == "TargetGone" => conditions.set("Contained", Is::False, "TargetGone", message),
         None => {}
+    }
+}
+
+/// An action is what became of its targets: as bad as the worst, and not finished before the last.
+pub(crate) fn summarize(state: &mut ActionStatus, now: jiff::Timestamp) {
+    let rank = |outcome: Outcome| match outcome {
+        Outcome::Pending | Outcome::Running => 5,
+        Outcome::Failed => 4,
+        Outcome::Unknown => 3,
+        Outcome::Partial => 2,
+        Outcome::Skipped => 1,
+        Outcome::Done | Outcome::Undone => 0,
+    };
+    let Some(worst) = state.results.iter().max_by_key(|result| rank(result.outcome)) else { return };
+    state.outcome = worst.outcome;
+    state.reason = worst.reason.clone();
+    state.message = worst.message.clone();
+    if matches!(worst.outcome, Outcome::Pending | Outcome::Running) {
+        state.finished_at = None;
+    } else {
+        state.finished_at.get_or_insert(Time(now));
     }
 }
 

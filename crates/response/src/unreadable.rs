@@ -12,6 +12,7 @@ use tourniquet_api::PinnedTarget;
 use crate::action::{ACTIONS, Context};
 use crate::conditions::{Conditions, Is, is_true};
 use crate::effect::Effect;
+use crate::pass::full_name;
 use crate::settings::Settings;
 use crate::world::{Unread, World};
 
@@ -61,11 +62,7 @@ pub fn undo_unreadable(
     settings: &Settings,
 ) -> Result<Leftover, Unread> {
     let uid = metadata.uid.as_deref().unwrap_or_default();
-    let name = format!(
-        "{}/{}",
-        metadata.namespace.as_deref().unwrap_or_default(),
-        metadata.name.as_deref().unwrap_or_default()
-    );
+    let name = full_name(metadata);
     let mut left = Leftover::default();
     for target in list::<PinnedTarget>(status, "targets") {
         for action in ACTIONS.iter().rev() {
@@ -88,7 +85,7 @@ pub fn undo_unreadable(
 }
 
 /// The members of a list that can be read.
-fn list<T: serde::de::DeserializeOwned>(status: &Value, field: &str) -> Vec<T> {
+pub(crate) fn list<T: serde::de::DeserializeOwned>(status: &Value, field: &str) -> Vec<T> {
     let values = status.get(field).and_then(Value::as_array).into_iter().flatten();
     values.filter_map(|value| serde_json::from_value(value.clone()).ok()).collect()
 }

@@ -5,7 +5,7 @@
 mod fixtures;
 
 use fixtures::scene::{Scene, a_pod_that_answers, result};
-use fixtures::{NODE, OTHER_UID, POD_UID, RESPONSE_UID, object, says, seconds};
+use fixtures::{NODE, OTHER_UID, POD_UID, RESPONSE_UID, object, says, seconds, stored};
 use serde_json::json;
 use tourniquet_api::{Answer, Containment, ContainmentState, ContainmentStatus, Outcome, names};
 use tourniquet_response::{Agents, Effect, Kind};
@@ -230,7 +230,10 @@ fn undo_takes_the_policies_first_and_the_cut_last() {
     scene.containment = Some(containment(&[], ContainmentState::Cut));
     let pass = scene.look();
     assert!(pass.steps.is_empty() && pass.finalizer, "it waits for the agent");
-    assert_eq!(says(&pass.status, "Reverted"), "False/UndoBlocked");
+    assert_eq!(says(&pass.status, "Reverted"), "False/Releasing", "it takes some milliseconds");
+    scene.response.status = Some(stored(&pass.status));
+    scene = scene.later(seconds(5));
+    assert_eq!(says(&scene.look().status, "Reverted"), "False/UndoBlocked");
 
     scene.containment = Some(containment(&[], ContainmentState::Lifted));
     let pass = scene.look();

@@ -62,7 +62,8 @@ fn a_policy_that_somebody_keeps_blocks_the_undo_and_is_named() {
 
     scene.policies.clear();
     scene.pod.as_mut().unwrap().metadata.managed_fields = None;
-    let pass = scene.look();
+    scene.response.status = Some(stored(&first.status));
+    let pass = scene.later(seconds(5)).look();
     assert!(pass.steps.is_empty() && pass.finalizer, "it waits");
     assert_eq!(says(&pass.status, "Reverted"), "False/UndoBlocked");
     let message = fixtures::condition(&pass.status, "Reverted").unwrap().message.clone();

@@ -13,6 +13,7 @@ pub mod agents;
 pub mod crash;
 pub mod cut;
 pub mod environment;
+pub mod events;
 pub mod hops;
 pub mod pods;
 pub mod responses;

@@ -2,6 +2,7 @@
 //!
 //! - `traffic serve PORT` answers HTTP requests and echoes everything else, over TCP and UDP.
 //! - `traffic try ADDRESS [MILLISECONDS]` opens a connection every 50 ms, or as often as said, and prints what became of it.
+//! - `traffic once ADDRESS` opens one connection, and fails when that fails: for exec probes.
 //! - `traffic stream tcp|udp ADDRESS` keeps one flow open, sends a number every 50 ms and prints what comes back.
 //! - `traffic stream tcp-push|udp-push ADDRESS` opens a flow and sends nothing more; the server sends a number every 50 ms.
 //! - `traffic frames ADDRESS` sends a UDP datagram every 50 ms that it makes itself, from the Ethernet header on.
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
             let address = address.parse().map_err(io::Error::other);
             address.and_then(|address| attempts(address, pause?))
         }
+        ["once", address] => address.parse().map_err(io::Error::other).and_then(once),
         ["stream", "tcp", address] => address.parse().map_err(io::Error::other).and_then(stream_tcp),
         ["stream", "udp", address] => address.parse().map_err(io::Error::other).and_then(stream_udp),
         ["stream", "tcp-push", address] => address.parse().map_err(io::Error::other).and_then(pushed_tcp),
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
         ["hear", port] => port.parse().map_err(io::Error::other).and_then(hear),
         ["uncut", times] => times.parse().map_err(io::Error::other).and_then(uncut::uncut),
         _ => Err(io::Error::other(
-            "usage: traffic serve PORT | try ADDRESS [MILLISECONDS] | stream PROTOCOL ADDRESS | frames ADDRESS | hear PORT | uncut TIMES",
+            "usage: traffic serve PORT | try ADDRESS [MILLISECONDS] | once ADDRESS | stream PROTOCOL ADDRESS | frames ADDRESS | hear PORT | uncut TIMES",
         )),
     };
     match done {
@@ -145,6 +147,10 @@ fn attempts(address: SocketAddr, pause: Duration) -> io::Result<()> {
         true
     });
     Ok(())
+}
+
+fn once(address: SocketAddr) -> io::Result<()> {
+    TcpStream::connect_timeout(&address, CONNECT).map(drop)
 }
 
 /// Does something again and again, until it fails or [`LIMIT`] has passed.

@@ -5,6 +5,7 @@
 
 mod containment;
 mod policies;
+mod probes;
 mod verdict;
 
 use std::net::{IpAddr, SocketAddr};
@@ -95,7 +96,7 @@ impl Act for Isolate {
                 at: None,
             });
         }
-        Ok(Plan { effects, probes })
+        Ok(Plan { effects, probes, residual: probes::residual(pod) })
     }
 
     fn assess(&self, cx: &Context<'_>) -> Result<Assessment, Unread> {

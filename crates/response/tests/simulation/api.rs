@@ -91,6 +91,7 @@ impl Sim {
         response.status = Some(stored(status));
         let response = self.store(response);
         self.laws.claimed(&response, looked);
+        self.laws.noted(read, &response);
         self.changed();
         Ok(response)
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tourniquet_api::{IncidentResponse, PinnedTarget, names};
-use tourniquet_response::{Effect, Kind};
+use tourniquet_response::{About, Effect, Kind, notes};
 
 use super::agents::AGENTS;
 use super::{BYSTANDER, Sim};
@@ -18,9 +18,40 @@ pub(crate) struct Laws {
     claims: BTreeMap<String, String>,
     /// Pods that were contained, and must stay so as long as a response lives that isolates them.
     contained: BTreeSet<String>,
+    /// Responses whose last event about containment says that it is there, by UID.
+    noted_contained: BTreeSet<String>,
+    /// What a response has once in its life, as `UID reason`.
+    noted_once: BTreeSet<String>,
 }
 
 impl Laws {
+    /// A status was stored: what is noted of that happened, is noted once, and fits into an event.
+    pub(crate) fn noted(&mut self, read: &IncidentResponse, now: &IncidentResponse) {
+        let uid = now.metadata.uid.clone().unwrap_or_default();
+        let (before, after) = (read.status.clone().unwrap_or_default(), now.status.clone().unwrap_or_default());
+        assert_eq!(notes(now, &after, &after), Vec::new(), "noted again, and nothing has changed");
+        for note in notes(now, &before, &after) {
+            assert!(note.note.len() <= 1024 && !note.note.is_empty(), "{note:?}");
+            if note.about != About::Response {
+                continue;
+            }
+            match note.reason.as_str() {
+                "Contained" => {
+                    assert!(says(&after, "Contained").starts_with("True"), "{note:?}: it is not");
+                    assert!(self.noted_contained.insert(uid.clone()), "{note:?}: twice, and not lost in between");
+                }
+                "ContainmentLost" | "ContainmentUnknown" | "TargetGone" => {
+                    assert!(says(&before, "Contained").starts_with("True"), "{note:?}: it was not there");
+                    self.noted_contained.remove(&uid);
+                }
+                "Accepted" | "Planned" | "Refused" | "Released" | "Expired" => {
+                    assert!(self.noted_once.insert(format!("{uid} {}", note.reason)), "{note:?}: twice");
+                }
+                _ => {}
+            }
+        }
+    }
+
     /// Somebody else may have opened what we had closed. What was claimed before is no lie.
     pub(crate) fn disturbed(&mut self) {
         self.disturbances += 1;

@@ -1,0 +1,76 @@
+//! Releasing: what to undo, and what it waits for.
+
+use jiff::SignedDuration;
+use tourniquet_api::{Action, ActionStatus};
+
+use super::{Look, Pass, Phase, Step, expired};
+use crate::action::{self, Contained};
+use crate::conditions;
+use crate::status;
+use crate::world::Unread;
+
+/// How long what others have to undo may take before the undo is said to be blocked. An agent lifts a cut within some 20 ms:
+/// each release would be reported as blocked in between.
+const LETS_GO: SignedDuration = SignedDuration::from_secs(5);
+
+impl Look<'_> {
+    pub(super) fn release(&self, pass: &mut Pass) -> Result<(), Unread> {
+        self.prefetch(&pass.status, true)?;
+        pass.finalizer = true;
+        let mut waits = None;
+        let mut held_by = None;
+        let mut blocked = None;
+        let mut contained: Option<Contained> = None;
+        // The last action that was applied is the first to be undone.
+        let actions: Vec<(&Action, &ActionStatus)> =
+            self.response.spec.actions.iter().zip(&pass.status.actions).rev().collect();
+        for (action, state) in actions {
+            let Some(act) = action.verb().and_then(action::action) else { continue };
+            for target in &pass.status.targets {
+                let before = state.results.iter().find(|result| result.target_uid == target.uid);
+                let cx = self.context(target, before);
+                let undo = act.undo(&cx)?;
+                held_by = held_by.or(undo.held_by);
+                blocked = blocked.or(undo.blocked);
+                // What was never applied needs nobody to wait.
+                if !undo.effects.is_empty() && undo.waits.is_some() {
+                    waits = waits.or(undo.waits);
+                    // It goes on holding, so what is said of that goes on following what is seen. An assessment takes it that
+                    // everything is in place.
+                    let in_place = act.plan(&cx)?.effects.is_empty();
+                    let seen = act.assess(&cx)?;
+                    contained = contained.max(if in_place { seen.contained } else { Some(Contained::Open) });
+                    pass.watch.extend(seen.watch);
+                    continue;
+                }
+                let name = state.name.clone();
+                pass.steps.extend(undo.effects.into_iter().map(|effect| Step { action: name.clone(), effect }));
+            }
+        }
+        if let Some((reason, message)) = waits {
+            status::releasing(&mut pass.status, self.response, self.world.now, reason, &message, contained);
+            pass.again_after = Some(SignedDuration::from_secs(2));
+        } else if let (true, Some(message)) = (pass.steps.is_empty(), blocked) {
+            let contained = status::isolates(self.response).then_some(Contained::Unseen);
+            let began = conditions::find(&pass.status.conditions, "Reverted")
+                .map_or(self.world.now, |reverted| reverted.last_transition_time.0);
+            let patience = LETS_GO - self.world.now.duration_since(began);
+            let reason = if patience.is_positive() { "Releasing" } else { "UndoBlocked" };
+            status::releasing(&mut pass.status, self.response, self.world.now, reason, &message, contained);
+            pass.again_after = Some(if patience.is_positive() { patience } else { LETS_GO });
+        } else if pass.steps.is_empty() {
+            let reason = if expired(self.response, self.world.now) { "Expired" } else { "Released" };
+            status::released(&mut pass.status, self.response, self.world.now, reason, held_by.as_deref());
+            pass.finalizer = false;
+            pass.phase = Phase::Released;
+        } else if conditions::find(&pass.status.conditions, "Reverted")
+            .is_none_or(|reverted| reverted.reason != status::UNDO_FAILED)
+        {
+            // Before the first effect, not after the last: in between it can be open. What failed and is tried again stays
+            // what is said until it is done.
+            let contained = status::isolates(self.response).then_some(Contained::Open);
+            status::releasing(&mut pass.status, self.response, self.world.now, "Releasing", "being undone", contained);
+        }
+        Ok(())
+    }
+}
