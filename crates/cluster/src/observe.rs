@@ -103,7 +103,7 @@ impl Cluster {
 
     /// The Services of a namespace that fail-closed webhooks and aggregated APIs depend on.
     async fn admission_backends(&self, namespace: &str) -> Result<Vec<AdmissionBackend>, Error> {
-        let dependencies = self.dependencies.get(DEPENDENCIES_AGE, async || self.dependencies().await).await?;
+        let dependencies = self.dependencies.get(async || self.dependencies().await).await?;
         let of_namespace = dependencies.0.iter().filter(|((of, _), _)| of == namespace);
         let used: Vec<(String, String)> =
             of_namespace.map(|((_, service), used_by)| (service.clone(), used_by.clone())).collect();
@@ -155,10 +155,6 @@ impl Cluster {
         Ok(Dependencies(used))
     }
 }
-
-/// How old what is known of webhooks and aggregated APIs may be: they are configured by people, and a hundred responses at once
-/// must not mean three hundred lists.
-const DEPENDENCIES_AGE: Duration = Duration::from_secs(1);
 
 /// What uses each Service that the API server depends on, by namespace and name.
 pub(crate) struct Dependencies(BTreeMap<(String, String), String>);

@@ -1,7 +1,5 @@
 //! The responses themselves: read, status, finalizer.
 
-use std::time::Duration;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DeserializeGuard;
@@ -113,7 +111,7 @@ impl Cluster {
     pub(crate) async fn peers(&self, now: jiff::Timestamp) -> Result<Vec<PeerResponse>, Error> {
         // One by one: a typed list fails as a whole on one object that cannot be read.
         let api: Api<DeserializeGuard<IncidentResponse>> = Api::all(self.client.clone());
-        let list = self.responses.get(Duration::ZERO, async || {
+        let list = self.responses.get(async || {
             let list = within(api.list(&ListParams::default())).await;
             list.map(|list| list.items).map_err(|cause| Error::request("list", "IncidentResponses", cause))
         });

@@ -4,7 +4,7 @@
 //! of them would be a hundred lists of a hundred.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Mutex;
 
@@ -20,12 +20,12 @@ impl<T> Default for Shared<T> {
 }
 
 impl<T> Shared<T> {
-    /// What was seen by a look that began at most `age` before now. With an age of zero this is as good as a look of one's own:
-    /// whoever comes while one is under way waits for the next, together with all others who do.
-    pub(crate) async fn get<E>(&self, age: Duration, look: impl AsyncFnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+    /// What a look sees that begins no earlier than now: as good as one of one's own. Whoever comes while one is under way waits
+    /// for the next, together with all others who do.
+    pub(crate) async fn get<E>(&self, look: impl AsyncFnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
         let asked = Instant::now();
         let mut latest = self.latest.lock().await;
-        if let Some((_, seen)) = latest.as_ref().filter(|(began, _)| *began + age >= asked) {
+        if let Some((_, seen)) = latest.as_ref().filter(|(began, _)| *began >= asked) {
             return Ok(Arc::clone(seen));
         }
         let began = Instant::now();
@@ -51,17 +51,16 @@ mod tests {
             tokio::task::yield_now().await;
             Ok::<_, ()>(this)
         };
-        let seen = join_all((0..10).map(|_| shared.get(Duration::ZERO, look))).await;
+        let seen = join_all((0..10).map(|_| shared.get(look))).await;
         let seen: Vec<u32> = seen.into_iter().map(|seen| *seen.unwrap()).collect();
         assert_eq!(seen, [1, 2, 2, 2, 2, 2, 2, 2, 2, 2]);
-        assert_eq!(*shared.get(Duration::ZERO, look).await.unwrap(), 3, "a look of before is none");
-        assert_eq!(*shared.get(Duration::from_secs(60), look).await.unwrap(), 3, "unless it is new enough");
+        assert_eq!(*shared.get(look).await.unwrap(), 3, "a look of before is none");
     }
 
     #[tokio::test]
     async fn a_look_that_fails_is_nobody_elses() {
         let shared = Shared::<u32>::default();
-        assert_eq!(shared.get(Duration::ZERO, async || Err("refused")).await, Err("refused"));
-        assert_eq!(shared.get(Duration::ZERO, async || Ok::<_, &str>(1)).await.map(|seen| *seen), Ok(1));
+        assert_eq!(shared.get(async || Err("refused")).await, Err("refused"));
+        assert_eq!(shared.get(async || Ok::<_, &str>(1)).await.map(|seen| *seen), Ok(1));
     }
 }
