@@ -110,6 +110,13 @@ fn the_label_is_put_on_when_the_cut_has_held_for_a_minute() {
 }
 
 #[test]
+fn a_pod_that_is_not_labelled_yet_is_looked_at_every_few_seconds() {
+    let scene = cut();
+    assert_eq!(scene.look().again_after, Some(seconds(5)), "nobody watches it");
+    assert_eq!(scene.later(seconds(58)).look().again_after, Some(seconds(2)), "the label is due");
+}
+
+#[test]
 fn an_agent_that_does_not_answer_is_not_waited_for() {
     let mut scene = with_agents().act();
     scene.containment = Some(containment(&[RESPONSE_UID], ContainmentState::Pending));

@@ -19,6 +19,9 @@ const CILIUM_JUDGES: SignedDuration = SignedDuration::from_secs(15);
 /// How long an engine that reports nothing may take before what we see counts.
 const OTHERS_SETTLE: SignedDuration = SignedDuration::from_secs(5);
 
+/// How often a pod is looked at that does not carry our label yet: the watch of pods asks for it, so nothing else tells of a restart.
+const UNWATCHED: SignedDuration = SignedDuration::from_secs(5);
+
 /// What is known of the policy engine that serves the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Engine {
@@ -270,7 +273,7 @@ pub(super) fn with_agent(
         contained: Contained::Held,
         again_after: policies.again_after,
     };
-    Ok(if alone { look_again(verdict, ALONE - cx.elapsed()) } else { verdict })
+    Ok(if alone { look_again(verdict, UNWATCHED.min(ALONE - cx.elapsed())) } else { verdict })
 }
 
 /// What stays open of a pod that is cut off.
