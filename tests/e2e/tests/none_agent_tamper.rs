@@ -24,30 +24,27 @@ fn a_cut_that_is_removed_from_inside_is_put_back_each_time_and_said() {
         s.containment_becomes(&web.uid, ContainmentState::Cut, SOON).await?;
         ensure!(tampering(&response).await?.is_none(), "nobody has touched it yet");
 
-        remove(&s, &web, 1).await?;
-        let once = s
-            .containment_that(&web.uid, "counts the removal", SOON, |status| {
-                status.state == ContainmentState::Cut && status.restored > 0
-            })
-            .await?;
-        ensure!(once.restored == 1, "{once:?}");
-        holds(&s, &web, &response, "1 times").await?;
+        for times in 1..=3 {
+            remove(&s, &web, 1).await?;
+            let counted = s
+                .containment_that(&web.uid, "counts the removal", SOON, |status| {
+                    status.state == ContainmentState::Cut && status.restored >= times
+                })
+                .await?;
+            ensure!(counted.restored == times, "{counted:?}");
+            holds(&s, &web, &response, &format!("{times} times")).await?;
+        }
 
-        // Each finds a table to remove, so the agent put it back after each but the last. It may do that before it counts the one
-        // before: the count says that it happened, not how often to the last one.
+        // As fast as it is put back: each finds a table to remove, so the agent put it back after each but the last. It reads back
+        // what it has put, finds it gone and tries again before it counts, so how many of these it counts is not said.
         remove(&s, &web, 20).await?;
         let removed = Timestamp::now();
         inbound.silent(removed, SECOND * 3, SOON).await?;
         outbound.silent(removed, SECOND * 3, SOON).await?;
-        let often = s
-            .containment_that(&web.uid, "counts the removals", SOON, |status| {
-                status.state == ContainmentState::Cut && status.restored > once.restored
-            })
-            .await?;
-        let counted = often.restored - once.restored;
-        println!("20 removals in a row: counted {counted}");
-        ensure!(counted <= 20, "{often:?}");
-        holds(&s, &web, &response, &format!("{} times", often.restored)).await?;
+        let still = s.containment_becomes(&web.uid, ContainmentState::Cut, SOON).await?;
+        println!("20 removals in a row: {} counted", still.restored - 3);
+        ensure!((3..=23).contains(&still.restored), "{still:?}");
+        holds(&s, &web, &response, &format!("{} times", still.restored)).await?;
 
         let deleted = response.delete().await?;
         response.gone(SOON).await?;
