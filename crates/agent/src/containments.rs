@@ -25,6 +25,8 @@ use crate::scans::Scans;
 
 /// How often the kernel is looked at without any cause: a sandbox that was made anew is heard of by nobody.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often a pod is looked for whose sandbox has just ended: a new one starts its first container some 200 ms after it is there.
+const SEEK: Duration = Duration::from_millis(50);
 /// How often the kernel is asked without any cause what it holds, where changes are heard. Asking takes some 2 ms a pod.
 const ASK: Duration = Duration::from_secs(10);
 /// How often cuts are searched for that nobody asks for.
@@ -94,6 +96,8 @@ impl Containments {
         let mut events = watcher(self.api.clone(), config).default_backoff().boxed();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut seek = tokio::time::interval(SEEK);
+        seek.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut synchronized = false;
         loop {
             tokio::select! {
@@ -113,6 +117,7 @@ impl Containments {
                 Some(uid) = self.woken.recv() => self.work(&uid, false),
                 // What is asked for is not known before the first list is whole: everything would be an orphan.
                 _ = look.tick(), if synchronized => self.look(),
+                _ = seek.tick(), if self.entries.values().any(|entry| entry.seeking.is_some()) => self.seek(),
             }
         }
     }
@@ -162,6 +167,13 @@ impl Containments {
             self.surveyed = None;
         }
         self.entries.remove(name);
+    }
+
+    fn seek(&mut self) {
+        let sought = self.entries.iter().filter(|(_, entry)| entry.seeking.is_some());
+        for name in sought.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+            self.work(&name, true);
+        }
     }
 
     fn look(&mut self) {
@@ -276,7 +288,7 @@ impl Containments {
                 "carried out"
             );
         }
-        entry.status = status;
+        entry.saw(status);
         if entry.gone {
             self.gone(name);
             return;

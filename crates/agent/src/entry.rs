@@ -14,6 +14,10 @@ use crate::pod::Hold;
 /// How often what is proven is tried again: silence from inside has to last as long as the cut does.
 const AGAIN: Duration = Duration::from_secs(30);
 
+/// How long to look for the next sandbox of a pod. The kubelet starts one within a second or two, unless it waits after
+/// failures.
+const SEEK_FOR: Duration = Duration::from_secs(30);
+
 /// One Containment.
 pub(crate) struct Entry {
     /// As it is stored, as far as the agent has heard.
@@ -32,6 +36,8 @@ pub(crate) struct Entry {
     pub(crate) gone: bool,
     /// It was in the list that is being read.
     pub(crate) listed: bool,
+    /// Until when to look for a pod whose sandbox has just ended: the runtime may be making another one.
+    pub(crate) seeking: Option<Instant>,
     /// When the kernel was last asked.
     pub(crate) asked: Option<Instant>,
     /// An attempt from inside the pod is under way.
@@ -51,6 +57,7 @@ impl Entry {
             writing: false,
             gone: false,
             listed: true,
+            seeking: None,
             asked: None,
             trying: false,
             tried: None,
@@ -80,6 +87,18 @@ impl Entry {
 
     pub(crate) fn is_cut(&self) -> bool {
         self.status.state == ContainmentState::Cut
+    }
+
+    /// Takes what was seen. A pod that was cut and is nowhere is looked for: a new sandbox has the same UID and is not cut.
+    pub(crate) fn saw(&mut self, status: ContainmentStatus) {
+        let ended = self.is_cut() && status.state == ContainmentState::PodGone;
+        self.status = status;
+        if ended {
+            self.seeking = Instant::now().checked_add(SEEK_FOR);
+        }
+        if self.status.state != ContainmentState::PodGone || self.seeking.is_some_and(|end| end <= Instant::now()) {
+            self.seeking = None;
+        }
     }
 
     /// Whether what is stored is not what is so.

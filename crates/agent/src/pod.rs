@@ -45,6 +45,8 @@ pub(crate) struct Hold {
     sources: Option<(NsId, Vec<IpAddr>)>,
     /// The namespace that was looked at before it was cut.
     seen: Option<NsId>,
+    /// The namespace that this agent has cut.
+    cut: Option<NsId>,
 }
 
 /// One piece of work.
@@ -161,7 +163,9 @@ impl Node {
                 };
                 status.cut_at = before.cut_at.clone().filter(|_| !fresh).or(Some(MicroTime(at)));
                 status.hooks = Some(format!("{:?}", cut.hooks));
-                status.restored += i32::from(held && cut.changed);
+                // At least once: several removals in quick succession are put back, and counted, as one.
+                status.restored += i32::from(cut.changed && (held || hold.cut == Some(id)));
+                hold.cut = Some(id);
             }
         }
         if first {
@@ -177,7 +181,7 @@ impl Node {
             None => Arc::new(network.netns),
         };
         hold.namespace = Some(Arc::clone(&namespace));
-        hold.listen(&work.spec.pod.uid, &namespace, &work.woken);
+        hold.listen(&work.spec.pod.uid, &namespace, network.pid, &work.woken);
         let nodes = self.sources(hold, &work.spec, &namespace)?;
         let allow = Allow::new(nodes, work.spec.probe_ports.iter().copied()).map_err(text)?;
         let cut = cut::cut(&namespace, &allow, self.hooks).map_err(text)?;
@@ -216,7 +220,7 @@ impl Hold {
     }
 
     /// Listens before it cuts: what changes after the look is heard.
-    fn listen(&mut self, uid: &str, namespace: &NetNs, woken: &Sender<String>) {
+    fn listen(&mut self, uid: &str, namespace: &NetNs, pid: u32, woken: &Sender<String>) {
         if self.ears.as_ref().is_some_and(|ears| ears.namespace == namespace.id()) {
             return;
         }
@@ -224,6 +228,7 @@ impl Hold {
             // The regular look finds it too, only later.
             return;
         };
+        let mut watch = watch.with_process(pid);
         let deaf = Arc::new(AtomicBool::new(false));
         let (stop, woken, uid) = (Arc::clone(&deaf), woken.clone(), uid.to_owned());
         let started = std::thread::Builder::new().name("ears".to_owned()).spawn(move || {

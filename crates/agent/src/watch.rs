@@ -1,13 +1,15 @@
-//! Notice at once when something in a namespace that may concern a cut changes: nftables, or an interface.
+//! Notice at once when something that may concern a cut changes: nftables or an interface of the namespace, or the end of
+//! the process that the pod's namespace is known by, after which the runtime may make another one.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use netlink_sys::Socket;
 use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::netlink::listen;
 use crate::netns::NetNs;
@@ -25,6 +27,8 @@ const BATCH: usize = 256;
 pub struct Watch {
     nftables: Socket,
     links: Socket,
+    /// Readable from the process's end on (pidfd_open(2)); gone once that was noticed.
+    process: Option<OwnedFd>,
 }
 
 impl Watch {
@@ -37,8 +41,18 @@ impl Watch {
             Ok(Self {
                 nftables: listen(NETLINK_NETFILTER, NFNLGRP_NFTABLES)?,
                 links: listen(NETLINK_ROUTE, RTNLGRP_LINK)?,
+                process: None,
             })
         })?
+    }
+
+    /// Notices the end of this process too: at once, when there is none of that number. A number that means another process by
+    /// now wakes too late or for nothing, and whoever is woken looks.
+    #[must_use]
+    pub fn with_process(mut self, pid: u32) -> Self {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        self.process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        self
     }
 
     /// Waits until something has changed, at most this long. Returns whether something has. One's own [`cut`] counts
@@ -48,29 +62,30 @@ impl Watch {
     ///
     /// # Errors
     /// When the kernel does not say.
-    pub fn wait(&self, timeout: Duration) -> io::Result<bool> {
-        let mut fds = self.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    pub fn wait(&mut self, timeout: Duration) -> io::Result<bool> {
+        let process = self.process.as_ref().map(AsFd::as_fd);
+        let fds = [Some(self.nftables.as_fd()), Some(self.links.as_fd()), process];
+        let mut fds: Vec<PollFd<'_>> = fds.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {
             Ok(0) | Err(Errno::EINTR) => Ok(false),
             Ok(_) => {
+                let ended = fds.get(2).is_some_and(|fd| fd.any().unwrap_or(true));
                 self.drain()?;
+                if ended {
+                    self.process = None;
+                }
                 Ok(true)
             }
             Err(errno) => Err(errno.into()),
         }
     }
 
-    /// What to wait on for reading, for an event loop of one's own; then call [`Watch::drain`].
-    pub fn fds(&self) -> [BorrowedFd<'_>; 2] {
-        [self.nftables.as_fd(), self.links.as_fd()]
-    }
-
     /// Forgets what was noticed so far. Never waits.
     ///
     /// # Errors
     /// When the kernel does not say.
-    pub fn drain(&self) -> io::Result<()> {
+    fn drain(&self) -> io::Result<()> {
         for socket in [&self.nftables, &self.links] {
             for _ in 0..BATCH {
                 let mut buffer = Vec::with_capacity(ENOUGH);

@@ -179,7 +179,7 @@ fn every_change_is_named_and_put_back() {
 fn a_removed_table_is_noticed() {
     let lab = Lab::new();
     echo_tcp(&lab.pod, UNPROBED);
-    let watch = Watch::new(&lab.pod).expect("a watch");
+    let mut watch = Watch::new(&lab.pod).expect("a watch");
     cut(&lab.pod, &lab.allow(), Hooks::Netdev).expect("the cut");
     assert!(watch.wait(PATIENCE).expect("a notice"), "one's own change is a notice too");
     assert!(!cut(&lab.pod, &lab.allow(), Hooks::Netdev).expect("the cut").changed);
@@ -205,7 +205,7 @@ fn a_removed_table_is_noticed() {
 fn a_renamed_interface_is_noticed() {
     let lab = Lab::new();
     echo_tcp(&lab.pod, UNPROBED);
-    let watch = Watch::new(&lab.pod).expect("a watch");
+    let mut watch = Watch::new(&lab.pod).expect("a watch");
     cut(&lab.pod, &lab.allow(), Hooks::Netdev).expect("the cut");
     while watch.wait(Duration::from_millis(50)).expect("rest") {}
     for change in ["link set eth0 down", "link set eth0 name other", "link set other up"] {
@@ -238,4 +238,16 @@ fn an_interface_whose_name_is_no_text() {
     times_out(&lab.node, V4.outsider, SocketAddr::new(V4.pod, UNPROBED));
     assert!(lift(&lab.pod).expect("lifted"));
     answers(&lab.node, V4.outsider, SocketAddr::new(V4.pod, UNPROBED));
+}
+
+#[test]
+fn the_end_of_the_process_that_the_pod_is_known_by_is_noticed_once() {
+    let lab = Lab::new();
+    let mut sandbox = std::process::Command::new("sleep").arg("60").spawn().expect("a process");
+    let mut watch = Watch::new(&lab.pod).expect("a watch").with_process(sandbox.id());
+    assert!(!watch.wait(Duration::from_millis(50)).expect("rest"), "it runs");
+    sandbox.kill().expect("it is ours");
+    assert!(watch.wait(PATIENCE).expect("a notice"));
+    assert!(!watch.wait(Duration::from_millis(50)).expect("rest"), "it ended once");
+    sandbox.wait().expect("it has ended");
 }

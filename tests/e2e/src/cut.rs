@@ -171,7 +171,12 @@ pub async fn outlives_the_agent(s: &Scenario) -> Result<()> {
     let response = isolated(s, "cut", &web).await?;
     let contained = Timestamp::now();
     let containments: Api<Containment> = Api::namespaced(s.env.client.clone(), AGENT_NAMESPACE);
-    let before = containments.get(&web.uid).await?.status.context("no status")?;
+    let before = until("everything about the cut was tried", SOON, async || {
+        let status = containments.get(&web.uid).await?.status.context("no status")?;
+        let tried = status.probes.iter().all(|probe| !probe.before.reached() || probe.after.is_some());
+        Ok(tried.then_some(status))
+    })
+    .await?;
 
     let agents: Api<Pod> = Api::namespaced(s.env.client.clone(), AGENT_NAMESPACE);
     let killed = agents.list_metadata(&ListParams::default()).await?.items;

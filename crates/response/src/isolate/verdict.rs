@@ -352,7 +352,7 @@ pub(super) fn cut_residual(pod: &str, probes: &[Probe], containment: Option<&Con
             code: "CutTamperedWith".to_owned(),
             severity: "High".to_owned(),
             message: format!(
-                "something in pod {pod} changed the cut {} times; the agent put it back each time",
+                "something in pod {pod} changed the cut, {} times at least; the agent put it back each time",
                 status.restored
             ),
             remedy: Some(
