@@ -127,7 +127,11 @@ impl Containments {
         let asks = match self.entries.get_mut(&name) {
             Some(entry) => entry.update(containment),
             None => {
-                let hold = self.orphaned.remove(name_on_node(&containment.spec)).unwrap_or_default();
+                let pod = name_on_node(&containment.spec);
+                if self.about.orphans.iter().any(|orphan| orphan.pod_uid == pod) {
+                    self.surveyed = None;
+                }
+                let hold = self.orphaned.remove(pod).unwrap_or_default();
                 self.entries.insert(name.clone(), Entry::new(containment, hold));
                 true
             }

@@ -91,12 +91,14 @@ impl Entry {
 
     /// Takes what was seen. A pod that was cut and is nowhere is looked for: a new sandbox has the same UID and is not cut.
     pub(crate) fn saw(&mut self, status: ContainmentStatus) {
-        let ended = self.is_cut() && status.state == ContainmentState::PodGone;
+        let gone = self.is_cut() && status.state == ContainmentState::PodGone;
+        let bereft = self.hold.as_ref().is_some_and(|hold| hold.bereft);
+        let another = self.status.network_namespace != status.network_namespace && status.network_namespace.is_some();
         self.status = status;
-        if ended {
+        if gone || bereft {
             self.seeking = Instant::now().checked_add(SEEK_FOR);
         }
-        if self.status.state != ContainmentState::PodGone || self.seeking.is_some_and(|end| end <= Instant::now()) {
+        if another || self.seeking.is_some_and(|end| end <= Instant::now()) {
             self.seeking = None;
         }
     }

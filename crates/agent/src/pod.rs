@@ -47,6 +47,10 @@ pub(crate) struct Hold {
     seen: Option<NsId>,
     /// The namespace that this agent has cut.
     cut: Option<NsId>,
+    /// The process that the pod is known by.
+    process: Option<u32>,
+    /// That process has ended, and another one of the pod has not: the runtime is about to make another sandbox.
+    pub(crate) bereft: bool,
 }
 
 /// One piece of work.
@@ -120,6 +124,8 @@ impl Node {
     fn hold(&self, hold: &mut Hold, work: &Work, network: PodNetwork) -> ContainmentStatus {
         let before = &work.before;
         let (id, inode) = (network.netns.id(), Some(network.netns.id().inode()));
+        let known = hold.process.replace(network.pid);
+        hold.bereft = known.is_some_and(|known| known != network.pid);
         let held = before.state == ContainmentState::Cut && before.network_namespace == inode;
         let mut status = ContainmentStatus {
             network_namespace: inode,
