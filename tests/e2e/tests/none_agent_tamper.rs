@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 use jiff::Timestamp;
 use serde_json::json;
 use tourniquet_api::ContainmentState;
+use tourniquet_e2e::events::{self, Shown};
 use tourniquet_e2e::{Scenario, Spec, TestPod, TestResponse, scenario, until};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,6 +34,13 @@ fn a_cut_that_is_removed_from_inside_is_put_back_each_time_and_said() {
                 .await?;
             ensure!(counted.restored == times, "{counted:?}");
             holds(&s, &web, &response, &format!("{times} times")).await?;
+            until("an event of the pod says so", SOON, async || {
+                let events = events::of(&s.env, &web.namespace, &web.uid).await?;
+                let said =
+                    |event: &Shown| event.reason == "CutTamperedWith" && event.note.contains(&format!("{times} times"));
+                Ok(events.iter().any(said).then_some(()))
+            })
+            .await?;
         }
 
         // As fast as it is put back: each finds a table to remove, so the agent put it back after each but the last. It reads back
