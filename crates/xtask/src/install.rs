@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    cluster::{Handle, Network, WORKLOAD, base, workspace},
+    cluster::{Handle, Network, STATIC_PODS, WORKLOAD, base, workspace},
     image::{Config, Layer, hex, write_archive},
     ui::{Step, run_logged},
 };
@@ -194,6 +194,9 @@ impl Place<'_> {
             .env("TOURNIQUET_TRAFFIC", traffic);
         if agents {
             command.env("TOURNIQUET_AGENTS", "1");
+        }
+        if matches!(self, Self::Ours(_)) {
+            command.env("TOURNIQUET_STATIC_PODS", STATIC_PODS);
         }
         if let Some(operator) = operator {
             command.env("TOURNIQUET_OPERATOR", &operator.program);

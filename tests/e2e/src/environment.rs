@@ -22,6 +22,8 @@ pub struct Environment {
     pub operator: Option<PathBuf>,
     /// Whether the operator works with agents.
     pub agents: bool,
+    /// Where the kubelet finds pods that are files; only on a cluster that is ours.
+    pub static_pods: Option<PathBuf>,
     /// Cilium's custom resource definitions.
     pub cilium_crds: Option<PathBuf>,
 }
@@ -42,6 +44,7 @@ impl Environment {
                 .context("TOURNIQUET_TRAFFIC is not set; run this through cargo xtask")?,
             operator: path("TOURNIQUET_OPERATOR"),
             agents: path("TOURNIQUET_AGENTS").is_some(),
+            static_pods: path("TOURNIQUET_STATIC_PODS"),
             cilium_crds: path("TOURNIQUET_CILIUM_CRDS"),
         })
     }

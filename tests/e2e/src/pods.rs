@@ -69,6 +69,15 @@ impl Scenario {
             .with_context(|| format!("cannot create pod {name}"))
     }
 
+    /// The pod of this name that somebody else makes, once it runs.
+    pub async fn appears(&self, name: &str) -> Result<TestPod> {
+        until(&format!("pod {name} is there"), Duration::from_secs(60), async || {
+            Ok(self.api::<Pod>().get_opt(name).await?.map(drop))
+        })
+        .await?;
+        self.running(name).await
+    }
+
     /// The pod of this name, once it runs and answers where it serves.
     pub async fn running(&self, name: &str) -> Result<TestPod> {
         until(&format!("pod {name} runs"), Duration::from_secs(120), async || {

@@ -10,7 +10,7 @@ use super::{
     Network, Profile,
     build::{self, Binaries},
     images,
-    layout::{INSIDE, Layout},
+    layout::{INSIDE, Layout, STATIC_PODS},
     packages,
 };
 
@@ -28,6 +28,7 @@ pub(super) fn create(layout: &Layout, spec: &Spec, binaries: &Binaries) -> Resul
     for dir in ["cni/net.d", "cni/bin", "cni/data", "containerd", "etcd", "kubelet", "bin"] {
         fs::create_dir_all(layout.path(dir))?;
     }
+    fs::create_dir_all(layout.path("static-pods"))?;
     fs::create_dir_all(layout.logs().join("pods"))?;
     link_programs(layout, spec, binaries)?;
     put(&layout.path("audit-policy.yaml"), AUDIT_POLICY)?;
@@ -166,6 +167,8 @@ fn kubelet(cgroup: &str) -> serde_json::Value {
         // A container that a test kills is back in a second, not in ten, then twenty, then forty.
         "featureGates": {"KubeletCrashLoopBackOffMax": true},
         "crashLoopBackOff": {"maxContainerRestartPeriod": "1s"},
+        // Pods from files, as a node's administrator makes them.
+        "staticPodPath": STATIC_PODS,
         "maxPods": 250,
     })
 }

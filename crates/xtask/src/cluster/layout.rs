@@ -10,6 +10,8 @@ use crate::image::hex;
 /// The state directory as the cluster sees it. Fixed and short: several daemons put Unix sockets below it, and a socket's path may not exceed
 /// 107 bytes, which a workspace deep in somebody's home would break.
 pub(super) const INSIDE: &str = "/run/tourniquet";
+/// Where the kubelet finds pods that are files, inside the cluster.
+pub const STATIC_PODS: &str = "/run/tourniquet/static-pods";
 
 /// The node's name in every cluster.
 pub const NODE: &str = "node-0";
