@@ -150,6 +150,8 @@ fn a_containment_that_is_taken_away_sets_nobody_free_and_is_reported_until_someb
         let reports: Api<NodeAgent> = Api::namespaced(s.env.client.clone(), AGENT_NAMESPACE);
         let orphans = async || {
             let report = reports.get(&taken.spec.node_name).await?;
+            let owners = report.metadata.owner_references.iter().flatten();
+            ensure!(owners.into_iter().any(|owner| owner.kind == "Node"), "it stays when its node goes: {report:?}");
             let status = report.status.context("no report on the node")?;
             Ok::<_, anyhow::Error>(status.orphans.iter().any(|orphan| orphan.pod_uid == web.uid))
         };
