@@ -20,89 +20,23 @@
 //! **What is ours.** A policy whose name derives from the UID in its label. Fields under the manager that derives from a UID. Containments,
 //! which nobody else makes. What merely carries a label of ours is somebody else's, and is left and said.
 
+mod standing;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ManagedFieldsEntry, ObjectMeta};
-use kube::core::DynamicObject;
-use serde_json::{Value, json};
-use tourniquet_api::{Containment, IncidentResponse, PinnedTarget, names};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use serde_json::json;
+use tourniquet_api::{Containment, names};
 
-use crate::conditions::{self, is_true};
+pub use self::standing::{Standing, vanished_in_force};
 use crate::effect::{Effect, Kind, ObjectRef};
 use crate::events::bounded;
 use crate::isolate::containment;
-use crate::pass::full_name;
 use crate::settings::Agents;
-use crate::unreadable::list;
 
 /// The reason of the events about what was undone.
 pub const LEFTOVER_UNDONE: &str = "LeftoverUndone";
-
-/// One response, as far as it matters to what carries its UID.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Standing {
-    uid: String,
-    name: String,
-    reverted: bool,
-    /// The pods that it isolates, by UID.
-    pods: BTreeSet<String>,
-    /// The namespaces whose pods it isolates.
-    namespaces: BTreeSet<String>,
-}
-
-impl Standing {
-    /// What matters of a stored response. Field by field, so that one which this version cannot read stands like any other.
-    #[must_use]
-    pub fn of(stored: &DynamicObject) -> Self {
-        let none = Value::Null;
-        let status = stored.data.get("status").unwrap_or(&none);
-        let conditions = list::<Condition>(status, "conditions");
-        let mut standing = Self {
-            uid: stored.metadata.uid.clone().unwrap_or_default(),
-            name: full_name(&stored.metadata),
-            reverted: is_true(&conditions, "Reverted"),
-            ..Self::default()
-        };
-        // Targets are stored before the first effect: one that has none yet has put nothing on a pod.
-        let carried_out = conditions::find(&conditions, "Accepted")
-            .is_some_and(|accepted| accepted.status == "True" && accepted.reason != "PlanOnly");
-        if carried_out && !standing.reverted && may_isolate(&stored.data) {
-            for target in list::<PinnedTarget>(status, "targets") {
-                match target.kind.as_str() {
-                    "Namespace" => standing.namespaces.insert(target.name),
-                    _ => standing.pods.insert(target.uid),
-                };
-            }
-        }
-        standing
-    }
-
-    /// One that the operator's own watch has. A list without it contradicts the watch, and nothing is undone on its word.
-    #[must_use]
-    pub fn watched(uid: &str) -> Self {
-        Self { uid: uid.to_owned(), ..Self::default() }
-    }
-
-    fn isolates(&self, namespace: &str, pod_uid: &str) -> bool {
-        self.pods.contains(pod_uid) || self.namespaces.contains(namespace)
-    }
-}
-
-/// Whether a response that is gone was in force when it was last seen: somebody took its finalizer off before it was undone.
-#[must_use]
-pub fn vanished_in_force(gone: &IncidentResponse) -> bool {
-    let conditions = gone.status.iter().flat_map(|status| &status.conditions);
-    let is_true =
-        |type_: &str| conditions.clone().find(|condition| condition.type_ == type_ && condition.status == "True");
-    is_true("Accepted").is_some_and(|accepted| accepted.reason != "PlanOnly") && is_true("Reverted").is_none()
-}
-
-/// Whether one of the actions isolates. What cannot be read may.
-fn may_isolate(data: &Value) -> bool {
-    let actions = data.pointer("/spec/actions").and_then(Value::as_array);
-    actions.is_none_or(|actions| actions.iter().any(|action| action.get("isolate").is_some()))
-}
 
 /// Everything in the cluster that may be a trace, listed between two lists of the responses.
 #[derive(Clone, Debug, Default, PartialEq)]
