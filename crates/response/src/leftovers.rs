@@ -116,9 +116,11 @@ pub fn leftovers(traces: &Traces, before: &[Standing], after: &[Standing], agent
         before: by_uid(before),
         after: by_uid(after),
         found: Leftovers::default(),
+        kept: BTreeSet::new(),
         busy: BTreeSet::new(),
         busy_pods: BTreeSet::new(),
     };
+    search.keep(traces);
     // The order of undo: policies, labels, holders, and the cut last. A cut goes only when nothing else of its response is there.
     for clusterwide in [true, false] {
         for (kind, metadata) in &traces.policies {
@@ -154,6 +156,8 @@ struct Search {
     before: BTreeMap<String, Standing>,
     after: BTreeMap<String, Standing>,
     found: Leftovers,
+    /// Responses that no longer live, and whose traces still hold a pod for one that does.
+    kept: BTreeSet<String>,
     /// Responses of which something else has to go before their cuts do.
     busy: BTreeSet<String>,
     /// Pods of which the same is true.
@@ -170,12 +174,33 @@ impl Search {
         }
     }
 
+    /// Finds what has to stay for a while: where a living response is to isolate the same pod and is not seen in force yet, undoing what
+    /// is there would open a gap (law 2). A release waits in the same way.
+    fn keep(&mut self, traces: &Traces) {
+        let marked = traces.marked.iter().filter(|(kind, _)| *kind == Kind::Pod).flat_map(|(kind, metadata)| {
+            responses_on(metadata).map(|uid| (reference(*kind, metadata), uid.to_owned()))
+        });
+        let held = traces
+            .containments
+            .iter()
+            .flat_map(|containment| containment.spec.holders.keys().map(|uid| (pod_of(containment), uid.clone())));
+        let kept = marked.chain(held).filter(|(pod, _)| {
+            let is_awaited = self.after.values().any(|standing| standing.comes_to(pod));
+            is_awaited && !self.after.values().any(|standing| standing.holds(pod))
+        });
+        self.kept = kept.map(|(_, uid)| uid).collect();
+    }
+
     /// Says whose leftover it is; `None` when it is none, as far as can be said now. `name` is what the trace calls its response.
     fn whose(&mut self, uid: &str, name: Option<&str>) -> Option<String> {
         let named = name.map_or_else(|| format!("the response with UID {uid}"), |name| format!("{name} (UID {uid})"));
         match self.life(uid) {
             Life::Lives => None,
             Life::Unsure => {
+                self.found.unfinished = true;
+                None
+            }
+            Life::Gone | Life::Undone(_) if self.kept.contains(uid) => {
                 self.found.unfinished = true;
                 None
             }
@@ -268,8 +293,14 @@ impl Search {
         }
         let exists = traces.marked.iter().any(|(kind, pod)| *kind == Kind::Pod && pod.uid.as_ref() == Some(pod_uid));
         let node = &containment.spec.node_name;
+        let is_there = exists && traces.nodes.contains(node);
+        if is_there && traces.orphans.iter().any(|orphan| is_of(containment, &orphan.pod_uid)) {
+            // Without this object the agent's report, as old as it is, would be taken for an orphan, and the cut be lifted once more.
+            self.found.unfinished = true;
+            return;
+        }
         // With the node or the pod went the pod's network namespace, and with that the cut.
-        if containment::is_lifted(containment) || !exists || !traces.nodes.contains(node) {
+        if containment::is_lifted(containment) || !is_there {
             let what = format!("{pod} was cut off, and no response asks for that: the cut is lifted");
             self.undo(Effect::Delete { object, version }, &what, Some(pod));
         } else {
@@ -282,11 +313,7 @@ impl Search {
 
     fn orphan(&mut self, traces: &Traces, orphan: &Orphan, agents: &Agents) {
         let Orphan { node, pod_uid, pod } = orphan;
-        let names = |containment: &Containment| {
-            let pod = &containment.spec.pod;
-            pod.uid == *pod_uid || pod.config_hash.as_ref() == Some(pod_uid)
-        };
-        if traces.containments.iter().any(names) {
+        if traces.containments.iter().any(|containment| is_of(containment, pod_uid)) {
             return;
         }
         let Some(pod) = pod else {
@@ -346,6 +373,12 @@ fn pod_of(containment: &Containment) -> ObjectRef {
         name: pod.name.clone(),
         uid: Some(pod.uid.clone()),
     }
+}
+
+/// Whether a Containment is about what its node calls by this name.
+fn is_of(containment: &Containment, name_on_node: &str) -> bool {
+    let pod = &containment.spec.pod;
+    pod.uid == name_on_node || pod.config_hash.as_deref() == Some(name_on_node)
 }
 
 /// The UIDs of the responses whose label is on an object, or who hold fields of it.

@@ -201,7 +201,7 @@ fn what_was_listed_before_a_response_was_undone_is_none() {
 
 #[test]
 fn one_that_is_gone_takes_nothing_from_one_that_lives() {
-    let lives = [holding(OTHER_UID)];
+    let lives = [Standing::of(&stored(OTHER_UID, &[("Accepted", "True"), ("Contained", "True")]))];
     let mut both = cut(&[RESPONSE_UID, OTHER_UID], "Cut");
     both.marked = vec![(Kind::Pod, marked_pod(RESPONSE_UID)), (Kind::Pod, marked_pod(OTHER_UID))];
     let found = swept(&both, &lives, &lives);
@@ -213,6 +213,32 @@ fn one_that_is_gone_takes_nothing_from_one_that_lives() {
     let found = swept(&both, &lives, &lives);
     assert_eq!(found.undo.len(), 1, "{found:?}");
     assert!(matches!(&found.undo[0].effect, Effect::Withdraw { manager: of, .. } if *of == manager), "{found:?}");
+}
+
+#[test]
+fn what_still_holds_a_pod_stays_until_a_living_response_is_seen_to_hold_it_or_not_to() {
+    let mut both = everything(RESPONSE_UID);
+    both.containments = vec![containment(&[RESPONSE_UID], "Cut")];
+    let young = stored(OTHER_UID, &[]);
+    for not_yet in [&[("Accepted", "True"), ("Contained", "False")][..], &[("Accepted", "True")], &[]] {
+        let lives = [Standing::of(&stored(OTHER_UID, not_yet))];
+        let found = swept(&both, &lives, &lives);
+        assert_eq!(undone(&found), [""; 0], "{not_yet:?}");
+        assert!(found.unfinished, "{not_yet:?}");
+    }
+    let mut elsewhere = young;
+    elsewhere.data["spec"]["target"]["pod"]["name"] = json!("another");
+    let settled = [
+        stored(OTHER_UID, &[("Accepted", "True"), ("Contained", "True")]),
+        stored(OTHER_UID, &[("Accepted", "True"), ("Stalled", "True")]),
+        stored(OTHER_UID, &[("Accepted", "True"), ("Reverted", "False")]),
+        stored(OTHER_UID, &[("Accepted", "False")]),
+        elsewhere,
+    ];
+    for response in settled {
+        let lives = [Standing::of(&response)];
+        assert_eq!(swept(&both, &lives, &lives).undo.len(), 3, "{response:?}");
+    }
 }
 
 #[test]
@@ -335,6 +361,17 @@ fn an_orphan_waits_until_the_labels_are_off_its_pod() {
 fn an_orphan_with_a_containment_is_being_lifted() {
     let traces = Traces { orphans: orphaned(NODE).orphans, ..cut(&[], "Cut") };
     assert_eq!(undone_without_any(&traces), [""; 0]);
+}
+
+#[test]
+fn a_lifted_cut_keeps_its_containment_until_the_agent_no_longer_reports_it_as_an_orphan() {
+    let mut traces = Traces { orphans: orphaned(NODE).orphans, ..cut(&[], "Lifted") };
+    let found = swept(&traces, &[], &[]);
+    assert_eq!(undone(&found), [""; 0]);
+    assert!(found.unfinished);
+    // What the agent of a node that is gone reported is never taken back.
+    traces.nodes.clear();
+    assert_eq!(undone_without_any(&traces), [format!("Delete Containment {AGENTS}/{POD_UID}")]);
 }
 
 #[test]

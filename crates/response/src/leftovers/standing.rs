@@ -8,6 +8,7 @@ use serde_json::Value;
 use tourniquet_api::{IncidentResponse, PinnedTarget};
 
 use crate::conditions::{self, is_true};
+use crate::effect::ObjectRef;
 use crate::pass::full_name;
 use crate::unreadable::list;
 
@@ -21,6 +22,12 @@ pub struct Standing {
     pods: BTreeSet<String>,
     /// The namespaces whose pods it isolates.
     namespaces: BTreeSet<String>,
+    /// The pod that it may isolate, by namespace and name, while that is not decided.
+    undecided: Option<(String, String)>,
+    /// It is to come into force, and nobody has seen yet that it is or will not be.
+    comes: bool,
+    /// It was seen in force.
+    contains: bool,
 }
 
 impl Standing {
@@ -34,11 +41,19 @@ impl Standing {
             uid: stored.metadata.uid.clone().unwrap_or_default(),
             name: full_name(&stored.metadata),
             reverted: is_true(&conditions, "Reverted"),
+            contains: is_true(&conditions, "Contained"),
             ..Self::default()
         };
         // Targets are stored before the first effect: one that has none yet has put nothing on a pod.
-        let carried_out = conditions::find(&conditions, "Accepted")
-            .is_some_and(|accepted| accepted.status == "True" && accepted.reason != "PlanOnly");
+        let decided = conditions::find(&conditions, "Accepted");
+        let carried_out = decided.is_some_and(|accepted| accepted.status == "True" && accepted.reason != "PlanOnly");
+        let lets_go =
+            stored.metadata.deletion_timestamp.is_some() || conditions::find(&conditions, "Reverted").is_some();
+        standing.comes = !lets_go && !is_true(&conditions, "Contained") && !is_true(&conditions, "Stalled");
+        if decided.is_none() && may_isolate(&stored.data) {
+            let text = |field: &str| Some(stored.data.pointer(field)?.as_str()?.to_owned());
+            standing.undecided = text("/spec/target/pod/namespace").zip(text("/spec/target/pod/name"));
+        }
         if carried_out && !standing.reverted && may_isolate(&stored.data) {
             for target in list::<PinnedTarget>(status, "targets") {
                 match target.kind.as_str() {
@@ -59,6 +74,19 @@ impl Standing {
     /// Whether it isolates this pod.
     pub(super) fn isolates(&self, namespace: &str, pod_uid: &str) -> bool {
         self.pods.contains(pod_uid) || self.namespaces.contains(namespace)
+    }
+
+    /// Whether this pod is about to be isolated by it, and nobody has seen that it is.
+    pub(super) fn comes_to(&self, pod: &ObjectRef) -> bool {
+        let namespace = pod.namespace.as_deref().unwrap_or_default();
+        let undecided = self.undecided.as_ref().is_some_and(|(of, name)| of == namespace && *name == pod.name);
+        self.comes && (undecided || self.isolates(namespace, pod.uid.as_deref().unwrap_or_default()))
+    }
+
+    /// Whether it was seen to isolate this pod.
+    pub(super) fn holds(&self, pod: &ObjectRef) -> bool {
+        let namespace = pod.namespace.as_deref().unwrap_or_default();
+        self.contains && self.isolates(namespace, pod.uid.as_deref().unwrap_or_default())
     }
 }
 

@@ -1,0 +1,87 @@
+//! Law 7, of traces without a living response, against the in-memory cluster.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests: a panic is a failed test")]
+
+mod fixtures;
+mod simulation;
+
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+use simulation::Sim;
+use simulation::agents::Mood;
+use simulation::operator::Operator;
+use simulation::story::{Event, RESPONSES, cluster, everybody_lets_go, happen, quiet_story, story};
+
+use crate::fixtures::seconds;
+
+/// More sweeps than anything needs: policies, labels, holders, the lifted cut, and agents that answer late.
+const SWEEPS: usize = 12;
+
+fn cases(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    }
+}
+
+fn sweep_to_the_end(sim: &mut Sim) {
+    sim.agents_become(Mood::Works);
+    for _ in 0..SWEEPS {
+        sim.sweep();
+        sim.wait(seconds(5));
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(96))]
+
+    /// Every response vanishes, wherever it was: sweeps alone come to what undo would have come to.
+    #[test]
+    fn nothing_is_left_of_responses_that_vanished(cluster in cluster(), events in story()) {
+        let mut sim = cluster.start();
+        happen(&mut sim, &mut Operator::default(), &events);
+        for name in RESPONSES {
+            sim.response_vanishes(name);
+        }
+        sweep_to_the_end(&mut sim);
+
+        prop_assert_eq!(sim.traces(), Vec::<String>::new());
+        similar_asserts::assert_eq!(sim.pods, sim.untouched.pods);
+        similar_asserts::assert_eq!(sim.policies, sim.untouched.policies);
+    }
+
+    /// One vanishes, the others go on: no law is broken in between, and in the end nothing of any is left.
+    #[test]
+    fn what_one_left_is_undone_beside_those_that_live(
+        cluster in cluster(), events in story(), which in 0..RESPONSES.len(), rest in story(),
+    ) {
+        let mut sim = cluster.start();
+        let mut operator = Operator::default();
+        happen(&mut sim, &mut operator, &events);
+        operator.crash(&mut sim);
+        sim.response_vanishes(RESPONSES[which]);
+        for event in rest {
+            happen(&mut sim, &mut operator, &[event]);
+            sim.sweep();
+        }
+        everybody_lets_go(&mut sim, &mut operator);
+        sweep_to_the_end(&mut sim);
+
+        prop_assert_eq!(sim.traces(), Vec::<String>::new());
+        similar_asserts::assert_eq!(sim.pods, sim.untouched.pods);
+        similar_asserts::assert_eq!(sim.policies, sim.untouched.policies);
+    }
+
+    /// Where nothing but the operator works and crashes, there never is a leftover, whenever somebody looks.
+    #[test]
+    fn nothing_that_an_operator_does_by_itself_is_a_leftover(cluster in cluster(), events in quiet_story()) {
+        let mut sim = cluster.start();
+        let mut operator = Operator::default();
+        for event in events {
+            let event: Event = event;
+            happen(&mut sim, &mut operator, std::slice::from_ref(&event));
+            prop_assert_eq!(sim.sweep(), 0, "after {:?}", event);
+        }
+    }
+}
