@@ -158,3 +158,70 @@ async fn list<K: Clone + DeserializeOwned + std::fmt::Debug>(
 ) -> kube::Result<ObjectList<K>> {
     api.list(&params).await
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::Client;
+    use kube::client::Body;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A cluster whose API server answers like this to a path with its query.
+    fn cluster(answer: fn(&str) -> (u16, Value)) -> Cluster {
+        let service = tower::service_fn(move |request: Request<Body>| async move {
+            let (status, body) = answer(&request.uri().to_string());
+            let response = Response::builder().status(status).body(Body::from(body.to_string().into_bytes()));
+            Ok::<_, tower::BoxError>(response.unwrap())
+        });
+        Cluster::new(Client::new(service, "default"))
+    }
+
+    fn page(names: &[&str], more: &str) -> (u16, Value) {
+        let items: Vec<Value> =
+            names.iter().map(|name| json!({ "metadata": { "name": name, "namespace": "n", "uid": name } })).collect();
+        (200, json!({ "apiVersion": "v1", "kind": "List", "metadata": { "continue": more }, "items": items }))
+    }
+
+    fn failure(code: u16) -> (u16, Value) {
+        (code, json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "no", "code": code }))
+    }
+
+    #[tokio::test]
+    async fn a_list_is_read_to_its_last_page() {
+        let cluster = cluster(|uri| if uri.contains("continue=") { page(&["b"], "") } else { page(&["a"], "more") });
+        assert_eq!(cluster.standings().await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_list_of_responses_that_breaks_off_is_none() {
+        let cluster = cluster(|uri| if uri.contains("continue=") { failure(410) } else { page(&["a"], "more") });
+        assert!(cluster.standings().await.is_err());
+    }
+
+    #[tokio::test]
+    async fn that_responses_are_not_served_does_not_mean_that_there_are_none() {
+        for answer in [|_: &str| failure(404), |_: &str| failure(500), |_: &str| (200, json!({ "kind": "Status" }))] {
+            assert!(cluster(answer).standings().await.is_err());
+        }
+    }
+
+    #[tokio::test]
+    async fn policies_that_are_not_served_left_nothing() {
+        let cluster = cluster(|uri| if uri.contains("cilium") { failure(404) } else { page(&[], "") });
+        assert_eq!(cluster.traces(None).await.unwrap(), Traces::default());
+    }
+
+    #[tokio::test]
+    async fn traces_that_cannot_all_be_listed_are_none() {
+        let cluster = cluster(|uri| if uri.contains("/pods") { failure(403) } else { page(&[], "") });
+        assert!(cluster.traces(None).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn of_pods_only_those_with_a_trace_are_kept() {
+        let cluster = cluster(|uri| if uri.contains("/pods") { page(&["web", "api"], "") } else { page(&[], "") });
+        assert_eq!(cluster.traces(None).await.unwrap(), Traces::default());
+    }
+}
