@@ -193,7 +193,10 @@ impl Search {
 
     /// Says whose leftover it is; `None` when it is none, as far as can be said now. `name` is what the trace calls its response.
     fn whose(&mut self, uid: &str, name: Option<&str>) -> Option<String> {
-        let named = name.map_or_else(|| format!("the response with UID {uid}"), |name| format!("{name} (UID {uid})"));
+        let named = match name {
+            Some(name) => format!("IncidentResponse {name} (UID {uid})"),
+            None => format!("an IncidentResponse with UID {uid}"),
+        };
         match self.life(uid) {
             Life::Lives => None,
             Life::Unsure => {
@@ -204,7 +207,7 @@ impl Search {
                 self.found.unfinished = true;
                 None
             }
-            Life::Gone => Some(format!("IncidentResponse {named}, which does not exist any more")),
+            Life::Gone => Some(format!("{named}, which does not exist any more")),
             Life::Undone(name) => Some(format!("IncidentResponse {name} (UID {uid}), which was undone before")),
         }
     }

@@ -9,10 +9,11 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use simulation::Sim;
 use simulation::agents::Mood;
+use simulation::network::Engine;
 use simulation::operator::Operator;
 use simulation::story::{Event, RESPONSES, cluster, everybody_lets_go, happen, quiet_story, story};
 
-use crate::fixtures::seconds;
+use crate::fixtures::{POD, says, seconds};
 
 /// More sweeps than anything needs: policies, labels, holders, the lifted cut, and agents that answer late.
 const SWEEPS: usize = 12;
@@ -83,5 +84,33 @@ proptest! {
             happen(&mut sim, &mut operator, std::slice::from_ref(&event));
             prop_assert_eq!(sim.sweep(), 0, "after {:?}", event);
         }
+    }
+}
+
+/// Law 2, across a response that vanishes: what it left holds the pod until the next one is seen to.
+#[test]
+fn what_a_vanished_response_left_holds_the_pod_for_the_next_one() {
+    for (engine, agents) in [(Engine::Cilium, false), (Engine::Cilium, true), (Engine::None, true)] {
+        let mut sim = if agents { Sim::with_agents(engine) } else { Sim::new(engine) };
+        let mut operator = Operator::default();
+        sim.create_response("ir-1", None);
+        operator.settle(&mut sim);
+        assert!(says(&sim.status("ir-1"), "Contained").starts_with("True"), "{engine:?}");
+
+        sim.create_response("ir-2", None);
+        sim.response_vanishes("ir-1");
+        // The laws are checked at each change: the pod must not be open for a moment.
+        while !says(&sim.status("ir-2"), "Contained").starts_with("True") {
+            assert_eq!(sim.sweep(), 0, "{engine:?}");
+            operator.step(&mut sim, "ir-2");
+            sim.wait(seconds(5));
+        }
+        sweep_to_the_end(&mut sim);
+        assert!(!sim.path(POD).open(), "{engine:?}");
+
+        sim.delete_response("ir-2");
+        operator.settle(&mut sim);
+        assert_eq!(sim.traces(), Vec::<String>::new(), "{engine:?}");
+        similar_asserts::assert_eq!(sim.pods, sim.untouched.pods);
     }
 }
