@@ -127,11 +127,9 @@ impl Containments {
         let asks = match self.entries.get_mut(&name) {
             Some(entry) => entry.update(containment),
             None => {
-                let pod = name_on_node(&containment.spec);
-                if self.about.orphans.iter().any(|orphan| orphan.pod_uid == pod) {
-                    self.surveyed = None;
-                }
-                let hold = self.orphaned.remove(pod).unwrap_or_default();
+                // Somebody has decided: it is asked for again, or to be lifted.
+                self.about.orphans.retain(|orphan| orphan.pod_uid != name_on_node(&containment.spec));
+                let hold = self.orphaned.remove(name_on_node(&containment.spec)).unwrap_or_default();
                 self.entries.insert(name.clone(), Entry::new(containment, hold));
                 true
             }
@@ -268,7 +266,11 @@ impl Containments {
             }
             Done::Surveyed(found) => {
                 self.surveying = false;
-                let Some(orphans) = found else { return };
+                let Some(mut orphans) = found else { return };
+                // Of which somebody has decided since the search began.
+                orphans.retain(|orphan| {
+                    !self.entries.values().any(|entry| orphan.pod_uid == name_on_node(&entry.containment.spec))
+                });
                 let names: BTreeSet<&str> = orphans.iter().map(|orphan| orphan.pod_uid.as_str()).collect();
                 self.orphaned.retain(|uid, _| names.contains(uid.as_str()));
                 self.about.orphans = orphans;

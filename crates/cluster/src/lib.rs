@@ -4,6 +4,7 @@
 
 mod client;
 mod error;
+mod leftovers;
 mod observe;
 mod perform;
 mod probe;

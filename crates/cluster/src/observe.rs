@@ -186,7 +186,7 @@ fn depends(client: &WebhookClientConfig, failure_policy: Option<&str>) -> Option
 }
 
 /// 404 means absent, also where the kind is not served at all.
-fn existing<T>(result: Result<T, Cause>) -> Result<Option<T>, Cause> {
+pub(crate) fn existing<T>(result: Result<T, Cause>) -> Result<Option<T>, Cause> {
     match result {
         Ok(object) => Ok(Some(object)),
         Err(Cause::Status { code: 404, .. }) => Ok(None),

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::{StreamExt, TryStreamExt};
@@ -18,6 +19,7 @@ use tracing::{debug, info, warn};
 
 use crate::events::Publisher;
 use crate::health::{self, Readiness};
+use crate::leftovers::{Cause, Sweep};
 use crate::prober::Prober;
 use crate::reconcile::{Context, name, reconcile};
 use crate::triggers::{self, Stored};
@@ -35,7 +37,12 @@ pub(crate) enum Error {
 }
 
 /// Runs until it is told to stop. What is being reconciled then comes to its end first.
-pub(crate) async fn run(client: Client, settings: Settings, health_address: SocketAddr) -> Result<(), Error> {
+pub(crate) async fn run(
+    client: Client,
+    settings: Settings,
+    health_address: SocketAddr,
+    sweep_every: Duration,
+) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
     let ready = Readiness::default();
@@ -43,14 +50,21 @@ pub(crate) async fn run(client: Client, settings: Settings, health_address: Sock
     let (responses, writer) = reflector::store::<Stored>();
     let api: Api<Stored> = Api::all(client.clone());
     let synchronized = ready.clone();
+    let cause = Cause::default();
+    let causes = cause.clone();
     let stored = watcher(api, watcher::Config::default())
         .default_backoff()
         .reflect(writer)
         // Not by `Store::wait_until_ready`: the controller waits by it too, and in kube-runtime 5.0.0 only one of two is woken.
-        .inspect_ok(move |event| {
-            if matches!(event, Event::InitDone) && synchronized.set() {
-                info!("synchronized");
+        .inspect_ok(move |event| match event {
+            Event::InitDone => {
+                if synchronized.set() {
+                    info!("synchronized");
+                }
+                causes.listed();
             }
+            Event::Delete(response) => causes.gone(response),
+            _ => {}
         })
         .applied_objects()
         // Our own status writes are no reason to look again; finalizers are, since others may remove them.
@@ -66,13 +80,16 @@ pub(crate) async fn run(client: Client, settings: Settings, health_address: Sock
             let _ = send.unbounded_send(ObjectRef::from_obj(stored.as_ref()));
         }
     });
-    let context = Arc::new(Context {
-        publisher: Publisher::start(client.clone()),
-        cluster: Cluster::new(client),
-        settings,
-        prober,
-        failures: std::sync::Mutex::default(),
-    });
+    let (publisher, cluster) = (Publisher::start(client.clone()), Cluster::new(client));
+    let sweep = Sweep {
+        cluster: cluster.clone(),
+        settings: settings.clone(),
+        publisher: publisher.clone(),
+        responses: responses.clone(),
+        every: sweep_every,
+    };
+    tokio::spawn(sweep.run(cause));
+    let context = Arc::new(Context { publisher, cluster, settings, prober, failures: std::sync::Mutex::default() });
 
     let controller = Controller::for_stream(stored, responses)
         .with_config(Config::default().concurrency(CONCURRENCY))

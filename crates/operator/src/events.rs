@@ -13,7 +13,7 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource};
 use tokio::sync::mpsc;
 use tourniquet_api::IncidentResponse;
-use tourniquet_response::{About, Note, NoteType};
+use tourniquet_response::{About, LEFTOVER_UNDONE, Note, NoteType, ObjectRef};
 use tracing::{Instrument, info_span, warn};
 
 /// The events' `reportingController`.
@@ -26,9 +26,11 @@ const LIMIT: Duration = Duration::from_secs(10);
 const REMEMBERED: usize = 256;
 
 /// Where events are handed in.
+#[derive(Clone)]
 pub(crate) struct Publisher(mpsc::Sender<Report>);
 
 struct Report {
+    /// The response; of a response that no longer lives, the object that was left behind.
     response: ObjectReference,
     note: Note,
 }
@@ -63,6 +65,28 @@ impl Publisher {
             if let Err(error) = self.0.try_send(Report { response: of, note }) {
                 warn!(%error, "an event was dropped; the status says the same");
             }
+        }
+    }
+
+    /// Hands in that something was undone whose response no longer lives. Never waits.
+    pub(crate) fn publish_leftover(&self, object: &ObjectRef, what: &str) {
+        let of = ObjectReference {
+            api_version: Some(object.kind.api_version().to_owned()),
+            kind: Some(object.kind.as_str().to_owned()),
+            namespace: object.namespace.clone(),
+            name: Some(object.name.clone()),
+            uid: object.uid.clone(),
+            ..ObjectReference::default()
+        };
+        let note = Note {
+            type_: NoteType::Warning,
+            reason: LEFTOVER_UNDONE.to_owned(),
+            action: "Undo",
+            note: what.to_owned(),
+            about: About::Response,
+        };
+        if let Err(error) = self.0.try_send(Report { response: of, note }) {
+            warn!(%error, "an event was dropped; the log says the same");
         }
     }
 }

@@ -6,6 +6,7 @@ mod controller;
 mod egress;
 mod events;
 mod health;
+mod leftovers;
 mod prober;
 mod reconcile;
 mod triggers;
@@ -45,6 +46,9 @@ struct Options {
     /// Where /healthz and /readyz are served
     #[arg(long, env = "TOURNIQUET_HEALTH_ADDRESS", default_value = "[::]:8080")]
     health_address: SocketAddr,
+    /// How often to look for what is left of responses that no longer live, as hours, minutes and seconds; at least 1s
+    #[arg(long, env = "TOURNIQUET_SWEEP_EVERY", default_value = "10m")]
+    sweep_every: tourniquet_api::Duration,
 }
 
 #[tokio::main]
@@ -69,7 +73,7 @@ async fn main() -> ExitCode {
         }
     };
     info!(version = env!("CARGO_PKG_VERSION"), response_namespace = settings.response_namespace, "starting");
-    match controller::run(client, settings, options.health_address).await {
+    match controller::run(client, settings, options.health_address, options.sweep_every.get()).await {
         Ok(()) => {
             info!("stopped");
             ExitCode::SUCCESS

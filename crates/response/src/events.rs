@@ -277,7 +277,7 @@ fn with_remedy(message: &str, remedy: Option<&str>) -> String {
 }
 
 /// Within the API server's limit, and in one line: parts of it come from alerts and error messages.
-fn bounded(text: &str) -> String {
+pub(crate) fn bounded(text: &str) -> String {
     const MORE: &str = "…";
     let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     if line.len() <= NOTE_LIMIT {

@@ -13,6 +13,7 @@ mod conditions;
 mod effect;
 mod events;
 mod isolate;
+mod leftovers;
 mod pass;
 mod rbac;
 mod settings;
@@ -22,6 +23,10 @@ mod world;
 
 pub use effect::{Effect, Kind, ObjectRef};
 pub use events::{About, Note, NoteType, notes, notes_of_unreadable};
+pub use leftovers::{
+    LEFTOVER_UNDONE, Leftovers, Orphan, Remnant, Standing, Traces, carries_trace, leftovers, name_on_node,
+    vanished_in_force,
+};
 pub use pass::{Failure, Pass, Phase, Step, pass, peer};
 pub use rbac::rbac_rules;
 pub use settings::{Agents, Settings};

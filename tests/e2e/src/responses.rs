@@ -170,6 +170,17 @@ impl TestResponse {
         Ok(asked)
     }
 
+    /// Deletes it and takes its finalizer off by hand, so that nothing of it is undone.
+    pub async fn vanish(&self) -> Result<()> {
+        let bare = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+        let patched = self.api().patch(&self.name, &PatchParams::default(), &bare).await?;
+        // One that was deleted before went with its last finalizer.
+        if patched.metadata.deletion_timestamp.is_none() {
+            self.delete().await?;
+        }
+        self.gone(Duration::from_secs(10)).await
+    }
+
     /// Waits until it is gone.
     pub async fn gone(&self, limit: Duration) -> Result<()> {
         until(&format!("{} is gone", self.name), limit, async || {

@@ -7,13 +7,15 @@ use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::{self, Container, ContainerPort, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use serde_json::json;
+use serde_json::{Value, json};
 use tourniquet_api::{Connections, Containment, ContainmentState, Direction, Probe, names};
 
 use super::policies;
 use crate::action::{Context, Undo};
 use crate::effect::{Effect, Kind, ObjectRef};
+use crate::settings::Agents;
 use crate::world::{Read, Unread};
 
 /// How long the agent may take to answer before the policies take over. It takes some 20 ms.
@@ -77,8 +79,8 @@ const EGRESS_TARGETS: usize = 4;
 
 /// What the node calls a pod that was made from a file there: its cgroups have this instead of the UID. Only what has the form of
 /// the kubelet's hash (MD5 in hex, `pkg/kubelet/config/common.go`) and can be no other pod's UID: annotations are free text.
-fn config_hash(pod: &Pod) -> Option<&str> {
-    let annotations = pod.metadata.annotations.as_ref()?;
+pub(crate) fn config_hash(pod: &ObjectMeta) -> Option<&str> {
+    let annotations = pod.annotations.as_ref()?;
     let hash = annotations.get("kubernetes.io/config.hash")?;
     let mirror = annotations.get("kubernetes.io/config.mirror");
     let is_hash = hash.len() == 32 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -92,7 +94,8 @@ pub(super) fn seen_from_inside(cx: &Context<'_>) -> Result<(Option<Probe>, Optio
     Ok((egress, status.connections.clone()))
 }
 
-fn node(pod: &Pod) -> Option<&str> {
+/// The node that the pod runs on.
+pub(crate) fn node(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref()
 }
 
@@ -105,6 +108,30 @@ fn object(namespace: &str, cx: &Context<'_>, existing: Option<&Containment>) -> 
     }
 }
 
+/// What a pod's Containment asks for, but for its holders.
+pub(crate) fn spec(pod: &Pod, node: &str, agents: &Agents) -> Value {
+    let metadata = &pod.metadata;
+    let mut spec = json!({
+        "pod": { "namespace": metadata.namespace, "name": metadata.name, "uid": metadata.uid },
+        "nodeName": node,
+        "probePorts": probe_ports(pod),
+        "egressTargets": agents.egress_targets.iter().take(EGRESS_TARGETS).collect::<Vec<_>>(),
+    });
+    if let Some(hash) = config_hash(metadata) {
+        spec["pod"]["configHash"] = json!(hash);
+    }
+    spec
+}
+
+/// Whether the agent has lifted the cut. Of this very spec: the agent cuts before it says so, and an answer from before would leave
+/// the cut behind.
+pub(crate) fn is_lifted(containment: &Containment) -> bool {
+    containment.status.as_ref().is_some_and(|status| {
+        status.observed_generation == containment.metadata.generation
+            && matches!(status.state, ContainmentState::Lifted | ContainmentState::PodGone)
+    })
+}
+
 /// What makes the pod's Containment, and this response one of its holders; nothing when that is so, or has to wait.
 pub(super) fn join(cx: &Context<'_>, pod: &Pod) -> Result<Vec<Effect>, Unread> {
     let (Some(agents), Some(node)) = (cx.agents, node(pod)) else { return Ok(Vec::new()) };
@@ -115,18 +142,9 @@ pub(super) fn join(cx: &Context<'_>, pod: &Pod) -> Result<Vec<Effect>, Unread> {
     let ports = probe_ports(pod);
     let mut effects = Vec::new();
     if existing.is_none_or(|containment| containment.spec.probe_ports != ports) {
-        let mut spec = json!({
-            "pod": { "namespace": cx.target.namespace, "name": cx.target.name, "uid": cx.target.uid },
-            "nodeName": node,
-            "probePorts": ports,
-            "egressTargets": agents.egress_targets.iter().take(EGRESS_TARGETS).collect::<Vec<_>>(),
-        });
-        if let Some(hash) = config_hash(pod) {
-            spec["pod"]["configHash"] = json!(hash);
-        }
         let object = object(&agents.namespace, cx, existing);
         let manager = names::OPERATOR_MANAGER.to_owned();
-        effects.push(Effect::Apply { object, manager, fields: json!({ "spec": spec }) });
+        effects.push(Effect::Apply { object, manager, fields: json!({ "spec": spec(pod, node, agents) }) });
     }
     if existing.is_none_or(|containment| !containment.spec.holders.contains_key(cx.response_uid)) {
         let holders = json!({ cx.response_uid: { "response": cx.response_name } });
@@ -154,13 +172,8 @@ pub(super) fn leave(cx: &Context<'_>, pod_is_there: bool, undo: &mut Undo) -> Re
         return Ok(());
     }
     let node = &containment.spec.node_name;
-    // Of this very spec: the agent cuts before it says so, and an answer from before would leave the cut behind.
-    let lifted = containment.status.as_ref().is_some_and(|status| {
-        status.observed_generation == containment.metadata.generation
-            && matches!(status.state, ContainmentState::Lifted | ContainmentState::PodGone)
-    });
     // With the node or the pod went the pod's network namespace, and with that the cut.
-    if lifted || !pod_is_there || cx.world.node(node)?.is_none() {
+    if is_lifted(containment) || !pod_is_there || cx.world.node(node)?.is_none() {
         // Not when somebody has joined since: the version is another one then.
         undo.effects.push(Effect::Delete { object, version: containment.metadata.resource_version.clone() });
     } else {

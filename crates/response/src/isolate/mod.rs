@@ -3,7 +3,7 @@
 //! Cilium's deny tier where Cilium serves the pod, a network policy everywhere. What is claimed follows observation: the
 //! engine's own report for this pod, and the operator's own connection attempts before and after.
 
-mod containment;
+pub(crate) mod containment;
 mod policies;
 mod probes;
 mod verdict;

@@ -60,6 +60,22 @@ impl Agents {
         containments.chain(self.cuts.difference(&self.orphans).map(|uid| format!("cut of {uid}")))
     }
 
+    /// As they are listed, with who holds what.
+    pub(super) fn listed(&self) -> Vec<Containment> {
+        let listed = self.containments.values().map(|stored| {
+            let mut containment = stored.containment.clone();
+            let managers = stored.held.keys().map(|manager| json!({ "manager": manager, "operation": "Apply" }));
+            containment.metadata.managed_fields = Some(object(managers.collect()));
+            containment
+        });
+        listed.collect()
+    }
+
+    /// What the agents report: pods that are cut, and that nobody asks for.
+    pub(super) fn reported(&self) -> impl Iterator<Item = &String> {
+        self.cuts.iter().filter(|uid| !self.containments.contains_key(*uid))
+    }
+
     /// As the store shows it, without what the API server issues.
     pub(crate) fn shown(&self) -> Vec<Value> {
         self.containments.values().map(|stored| json!(stored.containment)).collect()

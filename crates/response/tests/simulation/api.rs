@@ -111,6 +111,10 @@ impl Sim {
     /// Carries out an effect of a response. Gone, or replaced by another object of the name, is success.
     pub(crate) fn perform(&mut self, effect: &Effect, response: &str) -> Result<(), String> {
         self.check_authorized(effect, response);
+        self.carry_out(effect)
+    }
+
+    pub(super) fn carry_out(&mut self, effect: &Effect) -> Result<(), String> {
         if std::mem::take(&mut self.fail_next) {
             return Err(format!("cannot {effect}: the API server is busy"));
         }

@@ -15,6 +15,7 @@ pub(crate) mod agents;
 mod api;
 mod labels;
 mod laws;
+mod leftovers;
 pub(crate) mod network;
 pub(crate) mod operator;
 pub(crate) mod outsiders;
