@@ -322,7 +322,8 @@ fn services_that_route_to_the_pod_are_named_with_the_label_that_ends_it() {
         service("db", json!({ "app": "db" })),
         service("external", json!({})),
     ]);
-    let remedy = says_of(&scene, "StillRouted", "Medium", &["Service web of namespace shop"]);
+    let remedy =
+        says_of(&scene, "StillRouted", "Medium", &["Service web of namespace shop sends clients to pod shop/web"]);
     assert!(remedy.ends_with("kubectl --namespace shop label pod web app-"), "{remedy}");
     scene.around.services = Ok(Vec::new());
     says_nothing_of(&scene, "StillRouted");

@@ -171,12 +171,12 @@ pub(super) fn still_routed(of: &Subject<'_>, services: &[Service]) -> Option<Res
     let mut arguments = vec![of.pod_name];
     arguments.extend(removals.iter().map(String::as_str));
     let label = kubectl(of.namespace, &["label", "pod"], &arguments);
-    let which = if names.len() == 1 { "Service" } else { "Services" };
+    let (which, send) = if names.len() == 1 { ("Service", "sends") } else { ("Services", "send") };
     Some(residual(
         "StillRouted",
         MEDIUM,
         format!(
-            "{which} {} of namespace {} send clients to pod {} as long as it is ready, and get no answer from it",
+            "{which} {} of namespace {} {send} clients to pod {} as long as it is ready, and they get no answer",
             list(&names),
             of.namespace,
             of.name
