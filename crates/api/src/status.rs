@@ -35,6 +35,9 @@ pub struct IncidentResponseStatus {
     /// What is still open, so that nobody believes more than is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub residual: Vec<Residual>,
+    /// When the receipt was made: what `residual` says of tokens, secrets, volumes, other pods and Services is as of then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt_at: Option<Time>,
     /// What a dry run would do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plan: Vec<PlannedEffect>,

@@ -10,6 +10,7 @@ mod perform;
 mod probe;
 mod responses;
 mod shared;
+mod surroundings;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,13 +35,21 @@ pub struct Cluster {
     client: Client,
     responses: Arc<Shared<Vec<DeserializeGuard<IncidentResponse>>>>,
     dependencies: Arc<Shared<observe::Dependencies>>,
+    bindings: Arc<Shared<surroundings::Bindings>>,
+    pods: Arc<Shared<surroundings::Pods>>,
 }
 
 impl Cluster {
     /// A cluster behind a client made by [`client`].
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client, responses: Arc::default(), dependencies: Arc::default() }
+        Self {
+            client,
+            responses: Arc::default(),
+            dependencies: Arc::default(),
+            bindings: Arc::default(),
+            pods: Arc::default(),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use tourniquet_response::{
 };
 
 use crate::error::{Cause, Error};
+use crate::surroundings::patiently;
 use crate::{Cluster, api_resource, probe, within};
 
 /// The positive control before a cut: containment must not wait for it.
@@ -98,6 +99,16 @@ impl Cluster {
             Read::Responses => Observation::Responses(self.peers(now).await?),
             Read::Control { address } => Observation::Control(probe::attempt(*address, CONTROL_LIMIT).await),
             Read::Reach { .. } => Observation::Reach(None),
+            Read::ServiceAccount { namespace, name } => {
+                Observation::ServiceAccount(patiently(self.service_account(namespace, name)).await)
+            }
+            Read::Grants { namespace, account } => {
+                Observation::Grants(patiently(self.grants(namespace, account)).await)
+            }
+            Read::Neighbours { namespace, node } => {
+                Observation::Neighbours(patiently(self.neighbours(namespace, node)).await)
+            }
+            Read::Services { namespace } => Observation::Services(patiently(self.services(namespace)).await),
         })
     }
 

@@ -4,7 +4,7 @@
 //! of them would be a hundred lists of a hundred.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
@@ -23,9 +23,18 @@ impl<T> Shared<T> {
     /// What a look sees that begins no earlier than now: as good as one of one's own. Whoever comes while one is under way waits
     /// for the next, together with all others who do.
     pub(crate) async fn get<E>(&self, look: impl AsyncFnOnce() -> Result<T, E>) -> Result<Arc<T>, E> {
+        self.get_of_late(Duration::ZERO, look).await
+    }
+
+    /// The same, or what was seen by a look that began at most `age` ago.
+    pub(crate) async fn get_of_late<E>(
+        &self,
+        age: Duration,
+        look: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
         let asked = Instant::now();
         let mut latest = self.latest.lock().await;
-        if let Some((_, seen)) = latest.as_ref().filter(|(began, _)| *began >= asked) {
+        if let Some((_, seen)) = latest.as_ref().filter(|(began, _)| *began + age >= asked) {
             return Ok(Arc::clone(seen));
         }
         let began = Instant::now();
@@ -55,6 +64,8 @@ mod tests {
         let seen: Vec<u32> = seen.into_iter().map(|seen| *seen.unwrap()).collect();
         assert_eq!(seen, [1, 2, 2, 2, 2, 2, 2, 2, 2, 2]);
         assert_eq!(*shared.get(look).await.unwrap(), 3, "a look of before is none");
+        let late = shared.get_of_late(Duration::from_secs(60), look).await.unwrap();
+        assert_eq!(*late, 3, "unless it is new enough");
     }
 
     #[tokio::test]

@@ -16,6 +16,7 @@ mod isolate;
 mod leftovers;
 mod pass;
 mod rbac;
+mod receipt;
 mod settings;
 mod status;
 mod unreadable;
@@ -29,6 +30,7 @@ pub use leftovers::{
 };
 pub use pass::{Failure, Pass, Phase, Step, pass, peer};
 pub use rbac::rbac_rules;
+pub use receipt::{Grant, Grants, Looked, Neighbour, Neighbours};
 pub use settings::{Agents, Settings};
 pub use status::{report_failures, unobservable};
 pub use unreadable::{Leftover, mark_unreadable, undo_unreadable};

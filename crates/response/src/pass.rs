@@ -1,6 +1,7 @@
 //! One look at one response: what to report, what to do, when to look again.
 
 mod hold;
+mod receipt;
 mod release;
 
 use std::net::SocketAddr;

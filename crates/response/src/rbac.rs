@@ -3,6 +3,7 @@
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
 use crate::action::ACTIONS;
+use crate::receipt;
 
 /// One rule.
 pub(crate) fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRule {
@@ -35,6 +36,7 @@ pub fn rbac_rules() -> Vec<PolicyRule> {
         // On responses and on their pods, in whatever namespace. Patch counts up one that is there.
         rule("events.k8s.io", &["events"], &["create", "patch"]),
     ];
+    rules.extend(receipt::rbac());
     rules.extend(ACTIONS.iter().flat_map(|action| action.rbac()));
     rules
 }

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::Value;
 use tourniquet_api::{Answer, Containment};
+
+use crate::receipt::{Grants, Looked, Neighbours};
 
 /// Something to look at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +31,14 @@ pub enum Read {
     Node { name: String },
     /// The Services in a namespace that the API server itself depends on.
     AdmissionBackends { namespace: String },
+    /// A service account, for the receipt.
+    ServiceAccount { namespace: String, name: String },
+    /// What RBAC grants a service account, for the receipt.
+    Grants { namespace: String, account: String },
+    /// The pods of a namespace, of a node, and as many others as a limit allows, for the receipt.
+    Neighbours { namespace: String, node: String },
+    /// The Services of a namespace, for the receipt.
+    Services { namespace: String },
     /// All other responses, read afresh: a release must not miss one that was created a moment ago.
     Responses,
     /// One connection attempt, now, for at most 50 ms: the positive control before a cut.
@@ -49,6 +59,10 @@ pub enum Observation {
     Containment(Option<Box<Containment>>),
     Node(Option<Box<Node>>),
     AdmissionBackends(Vec<AdmissionBackend>),
+    ServiceAccount(Looked<Option<Box<ServiceAccount>>>),
+    Grants(Looked<Grants>),
+    Neighbours(Looked<Neighbours>),
+    Services(Looked<Vec<Service>>),
     Responses(Vec<PeerResponse>),
     Control(Answer),
     Reach(Option<Reach>),
@@ -170,6 +184,10 @@ impl World {
     accessor!(containment(namespace: &str, name: &str) -> Containment as Option<&Containment>: value => value.as_deref());
     accessor!(node(name: &str) -> Node as Option<&Node>: value => value.as_deref());
     accessor!(admission_backends(namespace: &str) -> AdmissionBackends as &[AdmissionBackend]: value => value);
+    accessor!(service_account(namespace: &str, name: &str) -> ServiceAccount as &Looked<Option<Box<ServiceAccount>>>: value => value);
+    accessor!(grants(namespace: &str, account: &str) -> Grants as &Looked<Grants>: value => value);
+    accessor!(neighbours(namespace: &str, node: &str) -> Neighbours as &Looked<Neighbours>: value => value);
+    accessor!(services(namespace: &str) -> Services as &Looked<Vec<Service>>: value => value);
     accessor!(control(address: &SocketAddr) -> Control as Answer: value => *value);
     accessor!(reach(address: &SocketAddr) -> Reach as Option<Reach>: value => *value);
 

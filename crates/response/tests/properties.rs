@@ -215,12 +215,13 @@ fn timeless(sim: &Sim) -> Value {
 }
 
 fn strip(value: &mut Value) {
-    const ISSUED: [&str; 9] = [
+    const ISSUED: [&str; 10] = [
         "at",
         "beforeAt",
         "appliedAt",
         "startedAt",
         "finishedAt",
+        "receiptAt",
         "lastTransitionTime",
         "creationTimestamp",
         "deletionTimestamp",

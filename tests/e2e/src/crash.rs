@@ -58,6 +58,25 @@ pub struct Exclusive {
 }
 
 impl Exclusive {
+    /// Carries a test out while the operator is put aside, beside others that do the same.
+    pub async fn during(scenario: &Scenario, test: impl Future<Output = Result<()>>) -> Result<()> {
+        static TESTS: tokio::sync::Mutex<u32> = tokio::sync::Mutex::const_new(0);
+        {
+            let mut tests = TESTS.lock().await;
+            if *tests == 0 {
+                Self::begin(scenario).await?;
+            }
+            *tests += 1;
+        }
+        let ended = test.await;
+        let mut tests = TESTS.lock().await;
+        *tests -= 1;
+        if *tests == 0 {
+            Self { api: Api::namespaced(scenario.env.client.clone(), OPERATOR_NAMESPACE) }.end().await?;
+        }
+        ended
+    }
+
     pub async fn begin(scenario: &Scenario) -> Result<Self> {
         let client = scenario.env.client.clone();
         let exclusive = Self { api: Api::namespaced(client.clone(), OPERATOR_NAMESPACE) };

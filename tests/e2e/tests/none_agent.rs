@@ -1,4 +1,5 @@
-//! The agent carries a Containment out: in milliseconds, without a policy engine, and lets go without harm.
+//! The agent carries a Containment out: in milliseconds, without a policy engine, and lets go without harm. Nobody's response is behind
+//! these Containments, and the operator would undo them: it is put aside.
 
 use std::time::Duration;
 
@@ -7,11 +8,16 @@ use jiff::Timestamp;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 use tourniquet_api::{Containment, ContainmentState, ContainmentStatus, NodeAgent};
+use tourniquet_e2e::crash::Exclusive;
 use tourniquet_e2e::{AGENT_NAMESPACE, Scenario, TestPod, scenario, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Everything here takes milliseconds; the machine may be busy.
 const SOON: Duration = Duration::from_secs(10);
+
+fn alone(name: &str, test: impl AsyncFnOnce(&Scenario) -> Result<()>) {
+    scenario(name, |s| async move { Exclusive::during(&s, test(&s)).await });
+}
 
 /// A Containment as the operator will make it, removed at the end of the test.
 struct Held {
@@ -69,7 +75,7 @@ impl Held {
 
 #[test]
 fn a_pod_is_cut_off_in_both_directions_and_let_go() {
-    scenario("agent-cut", |s| async move {
+    alone("agent-cut", async |s| {
         let (web, peer) = tokio::try_join!(s.pod("web"), s.pod("peer"))?;
         let inbound = s.attempts(&peer, &web).await?;
         let outbound = s.attempts(&web, &peer).await?;
@@ -77,7 +83,7 @@ fn a_pod_is_cut_off_in_both_directions_and_let_go() {
         inbound.answered(Timestamp::UNIX_EPOCH, SOON).await?;
         outbound.answered(Timestamp::UNIX_EPOCH, SOON).await?;
 
-        let held = Held::new(&s, &web, &[]).await?;
+        let held = Held::new(s, &web, &[]).await?;
         let status = held.becomes(ContainmentState::Cut).await?;
         let cut = Timestamp::now();
         ensure!(status.hooks.as_deref() == Some("Netdev") && status.network_namespace.is_some(), "{status:?}");
@@ -103,14 +109,14 @@ fn a_pod_is_cut_off_in_both_directions_and_let_go() {
 
 #[test]
 fn the_kubelets_probes_go_on_passing() {
-    scenario("agent-probes", |s| async move {
+    alone("agent-probes", async |s| {
         let probe = json!({ "httpGet": { "path": "/", "port": 8080 }, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 3 });
         let (web, peer) = tokio::try_join!(
             s.pod_with("web", json!({ "spec": { "containers": [{ "livenessProbe": probe }] } })),
             s.pod("peer")
         )?;
         let inbound = s.attempts(&peer, &web).await?;
-        let held = Held::new(&s, &web, &[8080]).await?;
+        let held = Held::new(s, &web, &[8080]).await?;
         held.becomes(ContainmentState::Cut).await?;
 
         inbound.stays_silent(Timestamp::now(), SECOND * 30).await?;
@@ -124,11 +130,11 @@ fn the_kubelets_probes_go_on_passing() {
 
 #[test]
 fn a_pod_on_its_nodes_network_is_left_alone() {
-    scenario("agent-host", |s| async move {
+    alone("agent-host", async |s| {
         let more = json!({ "spec": { "hostNetwork": true, "containers": [{
             "command": ["/traffic/traffic", "serve", "38081"], "ports": [{ "containerPort": 38081 }] }] } });
         let host = s.pod_with("host", more).await?;
-        let held = Held::new(&s, &host, &[]).await?;
+        let held = Held::new(s, &host, &[]).await?;
         let status = held.becomes(ContainmentState::Failed).await?;
         ensure!(status.message.as_deref().is_some_and(|message| message.contains("node's own network")), "{status:?}");
         held.remove().await
@@ -137,11 +143,11 @@ fn a_pod_on_its_nodes_network_is_left_alone() {
 
 #[test]
 fn a_containment_that_is_taken_away_sets_nobody_free_and_is_reported_until_somebody_decides() {
-    scenario("orphan", |s| async move {
+    alone("orphan", async |s| {
         let (web, peer) = tokio::try_join!(s.pod("web"), s.pod("peer"))?;
         let attempts = s.attempts(&peer, &web).await?;
         attempts.answered(Timestamp::UNIX_EPOCH, SOON).await?;
-        let held = Held::new(&s, &web, &[]).await?;
+        let held = Held::new(s, &web, &[]).await?;
         held.becomes(ContainmentState::Cut).await?;
         let cut = attempts.silent(held.asked, SECOND, SOON).await?.start;
 

@@ -8,6 +8,7 @@ use super::{Look, Pass, Step, describe};
 use crate::accept;
 use crate::action::{self, Contained};
 use crate::conditions::{self, Is};
+use crate::receipt;
 use crate::status;
 use crate::world::Unread;
 
@@ -41,6 +42,12 @@ impl Look<'_> {
             }
         }
         pass.status.plan = plan;
+        if status::isolates(self.response)
+            && let Some(made) = receipt::made(self.world, &pass.status.targets)?
+        {
+            residual.extend(made);
+            pass.status.receipt_at = Some(Time(self.world.now));
+        }
         pass.status.residual = worst_first(residual);
         let mut conditions = status::conditions(&mut pass.status, self.response, self.world.now);
         conditions.set("Ready", Is::True, "Planned", "the plan is in status.plan; nothing was touched");
@@ -116,6 +123,7 @@ impl Look<'_> {
             }
             status::summarize(state, self.world.now);
         }
+        let receipt_due = self.receipt(&mut pass.status, pass.steps.is_empty(), &mut residual)?;
         if !pass.steps.is_empty() {
             // Not everything was looked at: what was seen before stands, and what can be known beforehand is said.
             residual.append(&mut pass.status.residual);
@@ -125,7 +133,7 @@ impl Look<'_> {
         let watched = self.watch_evidence(&mut pass.status)?;
         let expires = status::expires_at(self.response).map(|at| at.duration_since(self.world.now));
         let unwatched = (!watched).then_some(UNWATCHED);
-        pass.again_after = [pass.again_after, expires, unwatched].into_iter().flatten().min();
+        pass.again_after = [pass.again_after, expires, unwatched, receipt_due].into_iter().flatten().min();
         Ok(())
     }
 

@@ -30,7 +30,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use tourniquet_api::{Answer, IncidentResponse, names};
 use tourniquet_response::{
-    ClusterwidePolicy, Observation, Pass, PeerResponse, Reach, Read, Settings, World, pass, peer,
+    ClusterwidePolicy, Grants, Neighbours, Observation, Pass, PeerResponse, Reach, Read, Settings, World, pass, peer,
 };
 
 use self::agents::{AGENTS, Agents};
@@ -261,6 +261,10 @@ impl Sim {
                 let node = self.agents.nodes.get(name).map(|name| json!({ "metadata": { "name": name } }));
                 Observation::Node(node.map(|node| Box::new(object::<Node>(node))))
             }
+            Read::ServiceAccount { .. } => Observation::ServiceAccount(Ok(None)),
+            Read::Grants { .. } => Observation::Grants(Ok(Grants::default())),
+            Read::Neighbours { .. } => Observation::Neighbours(Ok(Neighbours::default())),
+            Read::Services { .. } => Observation::Services(Ok(Vec::new())),
             Read::Responses => Observation::Responses(self.peers()),
             Read::Control { address } => Observation::Control(self.attempt(*address)),
             Read::Reach { address } => {
