@@ -45,6 +45,16 @@ mod on_cilium {
     }
 
     #[test]
+    fn a_deny_policy_that_somebody_has_emptied_is_not_in_force_whatever_the_engine_reports() {
+        let mut scene = in_force_on_cilium();
+        scene.response.status = Some(scene.look().status);
+        scene.clusterwide.get_mut(&names::policy(RESPONSE_UID)).unwrap().spec = serde_json::json!({});
+        let pass = scene.look();
+        assert!(!pass.steps.is_empty(), "it is put back");
+        assert_ne!(says(&pass.status, "Contained").split('/').next(), Some("True"));
+    }
+
+    #[test]
     fn and_probed_when_what_answered_is_silent() {
         let scene = answered(in_force_on_cilium(), Answer::TimedOut);
         assert_eq!(verdict(&scene), "Done DenyTier Probed, Contained=True");
