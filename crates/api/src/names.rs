@@ -50,6 +50,12 @@ pub fn field_manager(response_uid: &str) -> String {
     format!("{OPERATOR_MANAGER}-{response_uid}")
 }
 
+/// The UID of the response whose field manager this is, if it is one of ours.
+#[must_use]
+pub fn response_of_field_manager(manager: &str) -> Option<&str> {
+    manager.strip_prefix(OPERATOR_MANAGER)?.strip_prefix('-')
+}
+
 /// The name of the policy objects of the response with this UID.
 #[must_use]
 pub fn policy(response_uid: &str) -> String {

@@ -5,7 +5,7 @@
 mod fixtures;
 
 use fixtures::scene::{Scene, a_pod_that_answers, a_pod_that_cilium_serves, endpoint, result};
-use fixtures::{CONTAINER_ID, OTHER_UID, RESPONSE_UID, allow_all, object, policy, says, seconds};
+use fixtures::{CONTAINER_ID, OTHER_UID, RESPONSE_UID, allow_all, object, policy, says, seconds, stored};
 use serde_json::json;
 use tourniquet_api::{Answer, names};
 
@@ -42,6 +42,18 @@ mod on_cilium {
     #[test]
     fn in_force_is_what_the_engine_reports_on_this_pod() {
         assert_eq!(verdict(&in_force_on_cilium()), "Done DenyTier EngineReported, Contained=True");
+    }
+
+    #[test]
+    fn a_policy_that_somebody_emptied_is_not_in_force_whatever_the_engine_says_of_it() {
+        let mut scene = in_force_on_cilium();
+        scene.response.status = Some(stored(&scene.look().status));
+        assert_eq!(says(&scene.look().status, "Contained"), "True/DenyTier");
+        let policy = scene.clusterwide.values_mut().next().expect("the policy is there");
+        policy.spec = json!({ "endpointSelector": {} });
+        let pass = scene.look();
+        assert_eq!(pass.steps.len(), 1, "it is put back: {:?}", pass.steps);
+        assert_eq!(says(&pass.status, "Contained"), "False/Applying");
     }
 
     #[test]
