@@ -50,7 +50,7 @@ pub fn field_manager(response_uid: &str) -> String {
     format!("{OPERATOR_MANAGER}-{response_uid}")
 }
 
-/// The UID of the response that this field manager is of, if it is one of a response's.
+/// The UID of the response whose field manager this is, if it is one of ours.
 #[must_use]
 pub fn response_of_field_manager(manager: &str) -> Option<&str> {
     manager.strip_prefix(OPERATOR_MANAGER)?.strip_prefix('-')

@@ -315,6 +315,9 @@ pub struct Change {
     /// The value before; absent when there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<String>,
+    /// Who had written it, by field manager, and gets it back; absent when that was nobody, or was server-side apply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manager: Option<String>,
 }
 
 /// The result of a command.

@@ -7,15 +7,16 @@ use futures::future::try_join_all;
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ServiceReference, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1::APIService;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::Value;
 use tourniquet_api::Containment;
 use tourniquet_response::{
-    AdmissionBackend, CiliumEndpoint, ClusterwidePolicy, Kind, Observation, Read, Unread, World,
+    AdmissionBackend, CiliumEndpoint, ClusterwidePolicy, Kind, Observation, Read, ServiceSelector, Unread, World,
 };
 
 use crate::error::{Cause, Error};
@@ -93,6 +94,31 @@ impl Cluster {
                     .map_err(|cause| Error::request("read", format_args!("Node {name}"), cause))?;
                 Observation::Node(node.map(Box::new))
             }
+            Read::Nodes => {
+                let api: Api<Node> = Api::all(self.client.clone());
+                let list = within(api.list(&cached())).await.map_err(|cause| Error::request("list", "Nodes", cause))?;
+                Observation::Nodes(list.items)
+            }
+            Read::Namespace { name } => {
+                let api: Api<Namespace> = Api::all(self.client.clone());
+                let namespace = existing(within(api.get(name)).await)
+                    .map_err(|cause| Error::request("read", format_args!("Namespace {name}"), cause))?;
+                Observation::Namespace(namespace.map(Box::new))
+            }
+            Read::ServiceSelectors { namespace } => {
+                let api: Api<Service> = Api::namespaced(self.client.clone(), namespace);
+                let list = within(api.list(&cached()))
+                    .await
+                    .map_err(|cause| Error::request("list Services of", namespace, cause))?;
+                let selector = |service: Service| {
+                    let selector = service.spec?.selector.filter(|selector| !selector.is_empty())?;
+                    Some(ServiceSelector { name: service.metadata.name.unwrap_or_default(), selector })
+                };
+                Observation::ServiceSelectors(list.items.into_iter().filter_map(selector).collect())
+            }
+            Read::OwnerSelector { kind, namespace, name, uid } => {
+                Observation::OwnerSelector(self.owner_selector(kind, namespace, name, uid).await?)
+            }
             Read::AdmissionBackends { namespace } => {
                 Observation::AdmissionBackends(self.admission_backends(namespace).await?)
             }
@@ -109,6 +135,33 @@ impl Cluster {
                 Observation::Neighbours(patiently(self.neighbours(namespace, node)).await)
             }
             Read::Services { namespace } => Observation::Services(patiently(self.services(namespace)).await),
+        })
+    }
+
+    /// The selector of a workload; `None` when it is gone, or another one by now, or of a kind that has none.
+    async fn owner_selector(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        uid: &str,
+    ) -> Result<Option<LabelSelector>, Error> {
+        let (group, plural) = match kind {
+            "ReplicaSet" => ("apps", "replicasets"),
+            "StatefulSet" => ("apps", "statefulsets"),
+            "DaemonSet" => ("apps", "daemonsets"),
+            "Job" => ("batch", "jobs"),
+            _ => return Ok(None),
+        };
+        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", kind), plural);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+        let found = existing(within(api.get(name)).await)
+            .map_err(|cause| Error::request("read", format_args!("{kind} {namespace}/{name}"), cause))?;
+        let found = found.filter(|found| found.metadata.uid.as_deref() == Some(uid));
+        let selector = found.and_then(|found| found.data.pointer("/spec/selector").cloned());
+        let readable = selector.map(serde_json::from_value).transpose();
+        readable.map_err(|error| {
+            Error::request("read", format_args!("{kind} {namespace}/{name}"), Cause::Transport(error.to_string()))
         })
     }
 

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tourniquet_response::{Effect, ObjectRef};
 
 use crate::error::{Cause, Error};
@@ -24,6 +24,12 @@ impl Cluster {
             }
             Effect::Withdraw { manager, .. } => {
                 within(api.patch(&object.name, &apply(manager), &Patch::Apply(&object.manifest()))).await.map(drop)
+            }
+            Effect::Patch { manager, version, fields, .. } => {
+                let mut patch = json!({ "metadata": { "uid": object.uid, "resourceVersion": version } });
+                merge(&mut patch, fields);
+                let parameters = PatchParams { field_manager: Some(manager.clone()), ..PatchParams::default() };
+                within(api.patch(&object.name, &parameters, &Patch::Merge(&patch))).await.map(drop)
             }
             Effect::Put { manager, manifest, replaces: None, .. } => {
                 // Forced: the object is ours, and one that appeared since it was looked for is brought into shape.
@@ -70,6 +76,7 @@ const fn doing(effect: &Effect) -> &'static str {
     match effect {
         Effect::Apply { .. } => "apply to",
         Effect::Withdraw { .. } => "withdraw from",
+        Effect::Patch { .. } => "change",
         Effect::Put { .. } => "create or restore",
         Effect::Delete { .. } => "delete",
     }

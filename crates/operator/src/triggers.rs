@@ -21,12 +21,15 @@ const NOT_SERVED: Duration = Duration::from_secs(60);
 
 /// The kinds that are watched, and the label that is asked for. Of network policies all are: where policies only add up,
 /// somebody else's can open what we closed.
-fn kinds() -> [(ApiResource, Option<&'static str>); 5] {
+fn kinds() -> [(ApiResource, Option<&'static str>); 7] {
     let kind = |group: &str, version: &str, kind: &str, plural: &str| {
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
     };
     [
         (kind("internal.tourniquet.dev", "v1alpha1", "Containment", "containments"), None),
+        // Nothing marks those that are acted on: a mark would be a change of theirs. Metadata of all of them is little.
+        (kind("", "v1", "Node", "nodes"), None),
+        (kind("", "v1", "Namespace", "namespaces"), None),
         (kind("", "v1", "Pod", "pods"), Some(names::CONTAINED_LABEL)),
         (kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"), None),
         (kind("cilium.io", "v2", "CiliumEndpoint", "ciliumendpoints"), Some(names::CONTAINED_LABEL)),
@@ -113,11 +116,10 @@ fn concerned(
         }
         Some(uid) => response.metadata.uid.as_ref() == Some(uid),
         // Somebody else's policy concerns every target of its namespace; a pod or its endpoint, the target of its name.
-        None => response
-            .status
-            .iter()
-            .flat_map(|status| &status.targets)
-            .any(|target| target.namespace == namespace && (is_policy || target.name == name)),
+        None => response.status.iter().flat_map(|status| &status.targets).any(|target| {
+            let of_kind = !matches!(kind, "Node" | "Namespace") || target.kind == kind;
+            of_kind && target.namespace == namespace && (is_policy || target.name == name)
+        }),
     };
     responses
         .state()

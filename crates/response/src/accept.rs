@@ -3,10 +3,16 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Pod;
-use tourniquet_api::{IncidentResponse, IncidentResponseSpec, PinnedContainer, PinnedTarget, PodTarget};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use tourniquet_api::{
+    IncidentResponse, IncidentResponseSpec, NamespaceTarget, NodeTarget, PinnedContainer, PinnedTarget, PodTarget,
+    Target,
+};
 
-use crate::action;
+use crate::action::{self, Asked, Refusal};
+use crate::effect::Kind;
 use crate::settings::Settings;
+use crate::status;
 use crate::world::{Read, Unread, World};
 
 /// The decision.
@@ -33,38 +39,138 @@ pub(crate) fn decide(response: &IncidentResponse, world: &World, settings: &Sett
     if let Some(message) = misshapen(spec) {
         return Ok(refuse("Invalid", message));
     }
-    for each in &spec.actions {
-        match each.verb() {
-            Some(verb) if action::action(verb).is_some() => {}
-            Some(verb) => {
-                return Ok(refuse(
-                    "VerbNotSupported",
-                    format!(
-                        "this version of tourniquet does not carry out {verb}; delete this response and create one without it"
-                    ),
-                ));
+    let asked = match &spec.target {
+        Target { pod: Some(target), .. } => Wanted::Pod(target),
+        Target { namespace: Some(target), .. } => Wanted::Namespace(target),
+        Target { node: Some(target), .. } => Wanted::Node(target),
+        _ => {
+            return Ok(refuse(
+                "TargetNotSupported",
+                "this version of tourniquet acts on single pods, on namespaces and on nodes, not yet on sets of pods; name one in target.pod",
+            ));
+        }
+    };
+    if let Some(refusal) = unsupported(spec, asked.kind()) {
+        return Ok(refusal);
+    }
+    if let Some(refusal) = refuse_place(response, &asked, settings) {
+        return Ok(refusal);
+    }
+    let target = match asked {
+        Wanted::Pod(wanted) => {
+            let (namespace, name) = (&wanted.namespace, &wanted.name);
+            let isolates = status::isolates(response);
+            let mut reads = vec![Read::Pod { namespace: namespace.clone(), name: name.clone() }];
+            if isolates {
+                reads.push(Read::AdmissionBackends { namespace: namespace.clone() });
             }
-            None => return Ok(refuse("Invalid", format!("action {} has no verb", each.effective_name()))),
+            world.require(reads)?;
+            let Some(pod) = world.pod(namespace, name)? else {
+                return Ok(refuse("TargetNotFound", format!("there is no pod {namespace}/{name}")));
+            };
+            if let Some(refusal) = refuse_pod(wanted, pod) {
+                return Ok(refusal);
+            }
+            if isolates && let Some(refusal) = refuse_isolation(spec, wanted, pod, world)? {
+                return Ok(refusal);
+            }
+            pin(namespace, pod)
+        }
+        Wanted::Namespace(wanted) => {
+            let found = world.namespace(&wanted.name)?.map(|namespace| &namespace.metadata);
+            match pin_object(Kind::Namespace, &wanted.name, wanted.uid.as_deref(), found) {
+                Decision::Accepted(pinned) => pinned,
+                refusal => return Ok(refusal),
+            }
+        }
+        Wanted::Node(wanted) => {
+            let found = world.node(&wanted.name)?.map(|node| &node.metadata);
+            match pin_object(Kind::Node, &wanted.name, wanted.uid.as_deref(), found) {
+                Decision::Accepted(pinned) => pinned,
+                refusal => return Ok(refusal),
+            }
+        }
+    };
+    for action in &spec.actions {
+        let Some(act) = action.verb().and_then(action::action) else { continue };
+        if let Some(Refusal { reason, message }) = act.refuses(&Asked { world, spec, action, target: &target })? {
+            return Ok(refuse(reason, message));
         }
     }
-    let Some(target) = &spec.target.pod else {
-        let kind = if spec.target.pods.is_some() {
-            "pods"
-        } else if spec.target.namespace.is_some() {
-            "a namespace"
-        } else {
-            "a node"
-        };
-        return Ok(refuse(
-            "TargetNotSupported",
-            format!("this version of tourniquet acts on single pods, not yet on {kind}; name one in target.pod"),
-        ));
-    };
+    Ok(Decision::Accepted(target))
+}
 
+/// What is asked for.
+#[derive(Clone, Copy)]
+enum Wanted<'a> {
+    Pod(&'a PodTarget),
+    Namespace(&'a NamespaceTarget),
+    Node(&'a NodeTarget),
+}
+
+impl Wanted<'_> {
+    const fn kind(&self) -> Kind {
+        match self {
+            Self::Pod(_) => Kind::Pod,
+            Self::Namespace(_) => Kind::Namespace,
+            Self::Node(_) => Kind::Node,
+        }
+    }
+}
+
+/// The first verb that is not built, or not for this kind of target.
+fn unsupported(spec: &IncidentResponseSpec, kind: Kind) -> Option<Decision> {
+    for each in &spec.actions {
+        let Some(verb) = each.verb() else {
+            return Some(refuse("Invalid", format!("action {} has no verb", each.effective_name())));
+        };
+        let Some(act) = action::action(verb) else {
+            return Some(refuse(
+                "VerbNotSupported",
+                format!(
+                    "this version of tourniquet does not carry out {verb}; delete this response and create one without it"
+                ),
+            ));
+        };
+        if !act.targets().contains(&kind) {
+            let list = |kinds: Vec<String>| kinds.join(" or ");
+            let of_verb =
+                list(act.targets().iter().map(|kind| format!("a {}", kind.as_str().to_lowercase())).collect());
+            let of_kind = action::ACTIONS.iter().filter(|act| act.targets().contains(&kind));
+            let of_kind = list(of_kind.map(|act| act.verb().to_string()).collect());
+            let kind = kind.as_str().to_lowercase();
+            return Some(refuse(
+                "VerbNotSupported",
+                format!(
+                    "this version of tourniquet carries out {verb} on {of_verb}, and on a {kind} only {of_kind}; delete this response and \
+                     create one with these"
+                ),
+            ));
+        }
+    }
+    None
+}
+
+/// Where a response may act, by where it is itself, and by what is protected.
+fn refuse_place(response: &IncidentResponse, wanted: &Wanted<'_>, settings: &Settings) -> Option<Decision> {
     let own = response.metadata.namespace.as_deref().unwrap_or_default();
-    let namespace = target.namespace.as_str();
-    if own != settings.response_namespace && own != namespace {
-        return Ok(refuse(
+    let privileged = own == settings.response_namespace;
+    let namespace = match wanted {
+        Wanted::Pod(pod) => pod.namespace.as_str(),
+        Wanted::Namespace(namespace) => namespace.name.as_str(),
+        Wanted::Node(_) if privileged => return None,
+        Wanted::Node(node) => {
+            return Some(refuse(
+                "OutsideResponseNamespace",
+                format!(
+                    "a response in namespace {own} acts on its own namespace only, and nodes are in none; to act on node {}, create it in {}",
+                    node.name, settings.response_namespace
+                ),
+            ));
+        }
+    };
+    if !privileged && own != namespace {
+        return Some(refuse(
             "OutsideResponseNamespace",
             format!(
                 "a response in namespace {own} acts on its own namespace only; to act on {namespace}, create it in {} (or in {namespace})",
@@ -73,7 +179,7 @@ pub(crate) fn decide(response: &IncidentResponse, world: &World, settings: &Sett
         ));
     }
     if namespace == settings.own_namespace {
-        return Ok(refuse(
+        return Some(refuse(
             "ProtectedNamespace",
             format!(
                 "namespace {namespace} is the operator's own: cut off, it could not undo what it did; this cannot be overridden"
@@ -81,7 +187,7 @@ pub(crate) fn decide(response: &IncidentResponse, world: &World, settings: &Sett
         ));
     }
     if settings.agents.as_ref().is_some_and(|agents| agents.namespace == namespace) {
-        return Ok(refuse(
+        return Some(refuse(
             "ProtectedNamespace",
             format!(
                 "namespace {namespace} is the agents' own: cut off, an agent could not let go of what it has cut; this cannot be \
@@ -89,43 +195,14 @@ pub(crate) fn decide(response: &IncidentResponse, world: &World, settings: &Sett
             ),
         ));
     }
-    if settings.protected_namespaces.contains(namespace) && !spec.override_protection {
-        return Ok(refuse(
+    (settings.protected_namespaces.contains(namespace) && !response.spec.override_protection).then(|| {
+        refuse(
             "ProtectedNamespace",
             format!(
                 "namespace {namespace} is protected; who has the right override-protection sets overrideProtection: true"
             ),
-        ));
-    }
-
-    world.require([
-        Read::Pod { namespace: namespace.to_owned(), name: target.name.clone() },
-        Read::AdmissionBackends { namespace: namespace.to_owned() },
-    ])?;
-    let Some(pod) = world.pod(namespace, &target.name)? else {
-        return Ok(refuse("TargetNotFound", format!("there is no pod {namespace}/{}", target.name)));
-    };
-    if let Some(refusal) = refuse_pod(target, pod) {
-        return Ok(refusal);
-    }
-    if !spec.override_protection {
-        let labels = pod.metadata.labels.clone().unwrap_or_default();
-        let backends = world.admission_backends(namespace)?.iter().filter(|backend| {
-            !backend.selector.is_empty() && backend.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-        });
-        // The same one is named whatever the order of the list.
-        if let Some(backend) = backends.min_by_key(|backend| (&backend.service, &backend.used_by)) {
-            return Ok(refuse(
-                "AdmissionBackend",
-                format!(
-                    "pod {namespace}/{} is behind Service {}, on which {} depends: cut off, it can lock the API server, the undo of this \
-                     response included; who has the right override-protection sets overrideProtection: true",
-                    target.name, backend.service, backend.used_by
-                ),
-            ));
-        }
-    }
-    Ok(Decision::Accepted(pin(namespace, pod)))
+        )
+    })
 }
 
 /// What the API server refuses today, of an object that was stored under another schema. Carried out in part, it would not be
@@ -180,20 +257,70 @@ fn refuse_pod(target: &PodTarget, pod: &Pod) -> Option<Decision> {
             ),
         ));
     }
+    None
+}
+
+/// What is against cutting a pod off.
+fn refuse_isolation(
+    response: &IncidentResponseSpec,
+    target: &PodTarget,
+    pod: &Pod,
+    world: &World,
+) -> Result<Option<Decision>, Unread> {
+    let name = format!("{}/{}", target.namespace, target.name);
     let spec = pod.spec.as_ref();
     if spec.is_some_and(|spec| spec.host_network.unwrap_or(false)) {
-        return Some(refuse(
+        return Ok(Some(refuse(
             "HostNetwork",
             format!(
                 "pod {name} uses its node's network, which no policy reaches; cordoning node {} stops new pods from coming there, and \
                  contains nothing",
                 spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or("(none yet)")
             ),
-        ));
+        )));
     }
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
-    matches!(phase, "Succeeded" | "Failed")
-        .then(|| refuse("PodFinished", format!("pod {name} has finished ({phase}): there is nothing left to isolate")))
+    if matches!(phase, "Succeeded" | "Failed") {
+        let message = format!("pod {name} has finished ({phase}): there is nothing left to isolate");
+        return Ok(Some(refuse("PodFinished", message)));
+    }
+    if response.override_protection {
+        return Ok(None);
+    }
+    let labels = pod.metadata.labels.clone().unwrap_or_default();
+    let backends = world.admission_backends(&target.namespace)?.iter().filter(|backend| {
+        !backend.selector.is_empty() && backend.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+    });
+    // The same one is named whatever the order of the list.
+    Ok(backends.min_by_key(|backend| (&backend.service, &backend.used_by)).map(|backend| {
+        refuse(
+            "AdmissionBackend",
+            format!(
+                "pod {name} is behind Service {}, on which {} depends: cut off, it can lock the API server, the undo of this response \
+                 included; who has the right override-protection sets overrideProtection: true",
+                backend.service, backend.used_by
+            ),
+        )
+    }))
+}
+
+/// An object that is in no namespace, and has nothing but its UID to be known by.
+fn pin_object(kind: Kind, name: &str, wanted: Option<&str>, found: Option<&ObjectMeta>) -> Decision {
+    let called = format!("{} {name}", kind.as_str().to_lowercase());
+    let Some(found) = found else { return refuse("TargetNotFound", format!("there is no {called}")) };
+    let uid = found.uid.clone().unwrap_or_default();
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != uid) {
+        return refuse(
+            "UIDMismatch",
+            format!("{called} has UID {uid}, not {wanted}: it is another one of the same name"),
+        );
+    }
+    Decision::Accepted(PinnedTarget {
+        kind: kind.as_str().to_owned(),
+        name: name.to_owned(),
+        uid,
+        ..PinnedTarget::default()
+    })
 }
 
 fn pin(namespace: &str, pod: &Pod) -> PinnedTarget {

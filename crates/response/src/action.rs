@@ -4,15 +4,21 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use std::net::SocketAddr;
 
-use tourniquet_api::{Assurance, Connections, Outcome, PinnedTarget, Probe, Residual, TargetResult, Verb};
+use tourniquet_api::{
+    Action, Assurance, Change, Connections, IncidentResponseSpec, Outcome, PinnedTarget, Probe, Residual, TargetResult,
+    Verb,
+};
 
-use crate::effect::Effect;
+use crate::cordon::CORDON;
+use crate::effect::{Effect, Kind};
 use crate::isolate::ISOLATE;
+use crate::label::LABEL;
 use crate::settings::Agents;
+use crate::target;
 use crate::world::{Read, Unread, World};
 
 /// Every action that is built. RBAC, acceptance and dispatch derive from this list.
-pub(crate) const ACTIONS: &[&dyn Act] = &[&ISOLATE];
+pub(crate) const ACTIONS: &[&dyn Act] = &[&LABEL, &ISOLATE, &CORDON];
 
 /// The action of a verb; `None` when it is not built yet.
 pub(crate) fn action(verb: Verb) -> Option<&'static dyn Act> {
@@ -23,6 +29,14 @@ pub(crate) fn action(verb: Verb) -> Option<&'static dyn Act> {
 pub(crate) trait Act: Sync {
     /// The verb in the API.
     fn verb(&self) -> Verb;
+
+    /// The kinds of target that it is carried out on.
+    fn targets(&self) -> &'static [Kind];
+
+    /// What is against carrying it out, beside what speaks against the target as such.
+    fn refuses(&self, _: &Asked<'_>) -> Result<Option<Refusal>, Unread> {
+        Ok(None)
+    }
 
     /// What it needs to be allowed to do, and no more.
     fn rbac(&self) -> Vec<PolicyRule>;
@@ -40,6 +54,27 @@ pub(crate) trait Act: Sync {
     fn undo(&self, cx: &Context<'_>) -> Result<Undo, Unread>;
 }
 
+/// An action that was asked for.
+pub(crate) struct Asked<'a> {
+    /// What was seen.
+    pub(crate) world: &'a World,
+    /// The whole response.
+    pub(crate) spec: &'a IncidentResponseSpec,
+    /// The action.
+    pub(crate) action: &'a Action,
+    /// The target, as it would be pinned.
+    pub(crate) target: &'a PinnedTarget,
+}
+
+/// Why a response is not carried out.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// The condition's reason.
+    pub(crate) reason: &'static str,
+    /// What is wrong, and what to do instead.
+    pub(crate) message: String,
+}
+
 /// One action of one response on one target.
 pub(crate) struct Context<'a> {
     /// What was seen.
@@ -48,6 +83,8 @@ pub(crate) struct Context<'a> {
     pub(crate) response_uid: &'a str,
     /// `namespace/name` of the response, for people who find its traces.
     pub(crate) response_name: &'a str,
+    /// What was asked for. None: the stored response cannot be read, and all that is left is to undo it.
+    pub(crate) action: Option<&'a Action>,
     /// The target, pinned when the response was accepted.
     pub(crate) target: &'a PinnedTarget,
     /// The agents, where there are any.
@@ -72,6 +109,8 @@ pub(crate) struct Plan {
     pub(crate) effects: Vec<Effect>,
     /// Positive controls that were made before the first effect, to be reported before it.
     pub(crate) probes: Vec<Probe>,
+    /// The journal: what undo needs and cannot derive, stored before the first effect.
+    pub(crate) changes: Vec<Change>,
     /// What is known to stay open, or to come of it, before anything is done: said before the first effect.
     pub(crate) residual: Vec<Residual>,
 }
@@ -100,8 +139,26 @@ pub(crate) enum Contained {
     Open,
 }
 
+/// The reason of what somebody has changed after it was put in place. That is kept, and nothing is applied again.
+pub(crate) const DRIFTED: &str = "Drifted";
+
+/// Whether it was seen in place, of what is put in place once and not kept up against others.
+pub(crate) fn was_in_place(before: Option<&TargetResult>) -> bool {
+    before.is_some_and(|before| before.outcome == Outcome::Done || before.reason.as_deref() == Some(DRIFTED))
+}
+
+/// What may be said of a target that is no longer there.
+pub(crate) fn gone(cx: &Context<'_>) -> Assessment {
+    Assessment {
+        outcome: if was_in_place(cx.before) { Outcome::Done } else { Outcome::Failed },
+        reason: "TargetGone",
+        message: format!("{} is gone; there is nothing left to act on", target::describe(cx.target)),
+        ..Assessment::default()
+    }
+}
+
 /// What became of an action on one target.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Assessment {
     pub(crate) outcome: Outcome,
     pub(crate) reason: &'static str,

@@ -9,6 +9,10 @@ use serde_json::{Value, json};
 pub enum Kind {
     /// A pod.
     Pod,
+    /// A namespace.
+    Namespace,
+    /// A node.
+    Node,
     /// A network policy: additive, understood by every policy engine.
     NetworkPolicy,
     /// Cilium's cluster-wide policy, which has a deny tier.
@@ -22,7 +26,7 @@ impl Kind {
     #[must_use]
     pub const fn api_version(self) -> &'static str {
         match self {
-            Self::Pod => "v1",
+            Self::Pod | Self::Namespace | Self::Node => "v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
             Self::CiliumClusterwideNetworkPolicy => "cilium.io/v2",
             Self::Containment => "internal.tourniquet.dev/v1alpha1",
@@ -34,6 +38,8 @@ impl Kind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Pod => "Pod",
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
             Self::NetworkPolicy => "NetworkPolicy",
             Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
             Self::Containment => "Containment",
@@ -45,6 +51,8 @@ impl Kind {
     pub const fn plural(self) -> &'static str {
         match self {
             Self::Pod => "pods",
+            Self::Namespace => "namespaces",
+            Self::Node => "nodes",
             Self::NetworkPolicy => "networkpolicies",
             Self::CiliumClusterwideNetworkPolicy => "ciliumclusterwidenetworkpolicies",
             Self::Containment => "containments",
@@ -113,6 +121,21 @@ pub enum Effect {
         /// The field manager.
         manager: String,
     },
+    /// Replaces fields that somebody else holds, of the very version that was seen. What they were is in the journal of the
+    /// status before, and is put back by the same effect.
+    ///
+    /// A merge patch with UID and version rather than a JSON patch that tests the value: the version also tells that nobody
+    /// has become another holder of the value since.
+    Patch {
+        /// Whose fields.
+        object: ObjectRef,
+        /// The field manager.
+        manager: String,
+        /// The version that was seen.
+        version: Option<String>,
+        /// The fields, as a merge patch.
+        fields: Value,
+    },
     /// Creates an object of ours, or replaces it by what it has to be: an apply would leave in it what somebody added.
     Put {
         /// The object. With a UID it is replaced, without one created.
@@ -140,6 +163,7 @@ impl Effect {
         match self {
             Self::Apply { object, .. }
             | Self::Withdraw { object, .. }
+            | Self::Patch { object, .. }
             | Self::Put { object, .. }
             | Self::Delete { object, .. } => object,
         }
@@ -151,6 +175,7 @@ impl Effect {
         match self {
             Self::Apply { .. } => "Apply",
             Self::Withdraw { .. } => "Withdraw",
+            Self::Patch { .. } => "Patch",
             Self::Put { .. } => "Put",
             Self::Delete { .. } => "Delete",
         }
@@ -160,7 +185,7 @@ impl Effect {
     #[must_use]
     pub fn change(&self) -> String {
         match self {
-            Self::Apply { fields, .. } => fields.to_string(),
+            Self::Apply { fields, .. } | Self::Patch { fields, .. } => fields.to_string(),
             Self::Withdraw { manager, .. } => format!("everything held by {manager}"),
             Self::Put { manifest, .. } => manifest.get("spec").map_or_else(String::new, Value::to_string),
             Self::Delete { .. } => "the object".to_owned(),

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tourniquet_api::{IncidentResponse, IncidentResponseStatus, PinnedTarget, Residual};
 
 use crate::conditions::{find, is_true};
-use crate::{pass, status, unreadable};
+use crate::{pass, status, target, unreadable};
 
 /// The API server refuses an event with a longer note (Kubernetes 1.36, `pkg/apis/core/validation/events.go`).
 const NOTE_LIMIT: usize = 1024;
@@ -269,7 +269,7 @@ impl<'a> Change<'a> {
 
 fn pinned(target: &PinnedTarget) -> String {
     let node = target.node.as_ref().map_or_else(String::new, |node| format!(" on node {node}"));
-    format!("{} (UID {}){node}", pass::describe(target), target.uid)
+    format!("{} (UID {}){node}", target::describe(target), target.uid)
 }
 
 fn with_remedy(message: &str, remedy: Option<&str>) -> String {

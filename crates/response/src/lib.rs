@@ -10,15 +10,19 @@
 mod accept;
 mod action;
 mod conditions;
+mod cordon;
 mod effect;
 mod events;
+mod fields;
 mod isolate;
+mod label;
 mod leftovers;
 mod pass;
 mod rbac;
 mod receipt;
 mod settings;
 mod status;
+mod target;
 mod unreadable;
 mod world;
 
@@ -35,5 +39,6 @@ pub use settings::{Agents, Settings};
 pub use status::{report_failures, unobservable};
 pub use unreadable::{Leftover, mark_unreadable, undo_unreadable};
 pub use world::{
-    AdmissionBackend, CiliumEndpoint, ClusterwidePolicy, Observation, PeerResponse, Reach, Read, Unread, World,
+    AdmissionBackend, CiliumEndpoint, ClusterwidePolicy, Observation, PeerResponse, Reach, Read, ServiceSelector,
+    Unread, World,
 };

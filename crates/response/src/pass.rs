@@ -1,6 +1,7 @@
 //! One look at one response: what to report, what to do, when to look again.
 
 mod hold;
+mod order;
 mod receipt;
 mod release;
 
@@ -8,7 +9,7 @@ use std::net::SocketAddr;
 
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use tourniquet_api::{IncidentResponse, IncidentResponseStatus, PinnedTarget, TargetResult};
+use tourniquet_api::{Action, IncidentResponse, IncidentResponseStatus, PinnedTarget, TargetResult};
 
 use crate::accept::{self, Decision};
 use crate::action::{self, Context};
@@ -155,11 +156,17 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn context<'b>(&'b self, target: &'b PinnedTarget, before: Option<&'b TargetResult>) -> Context<'b> {
+    fn context<'b>(
+        &'b self,
+        action: &'b Action,
+        target: &'b PinnedTarget,
+        before: Option<&'b TargetResult>,
+    ) -> Context<'b> {
         Context {
             world: self.world,
             response_uid: self.uid,
             response_name: &self.name,
+            action: Some(action),
             target,
             agents: self.agents,
             before,
@@ -173,7 +180,7 @@ impl Look<'_> {
         for action in &self.response.spec.actions {
             let Some(act) = action.verb().and_then(action::action) else { continue };
             for target in &status.targets {
-                reads.extend(act.reads(&self.context(target, None), releasing));
+                reads.extend(act.reads(&self.context(action, target, None), releasing));
             }
         }
         if releasing {
@@ -181,11 +188,6 @@ impl Look<'_> {
         }
         self.world.require(reads)
     }
-}
-
-/// A target, as it is called in messages.
-pub(crate) fn describe(target: &PinnedTarget) -> String {
-    format!("pod {}/{}", target.namespace.as_deref().unwrap_or_default(), target.name)
 }
 
 /// What other responses need to know of this one.

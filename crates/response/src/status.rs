@@ -109,13 +109,17 @@ pub(crate) fn holding(
         .find(|action| matches!(action.outcome, Outcome::Pending | Outcome::Running))
         .or_else(|| status.actions.iter().find(|action| action.outcome != Outcome::Done))
         .or(status.actions.last());
-    let (outcome, reason, message) = worst.map_or((Outcome::Pending, "Pending".to_owned(), String::new()), |action| {
-        (
-            action.outcome,
-            action.reason.clone().unwrap_or_else(|| action.outcome.as_str().to_owned()),
-            format!("{}: {}", action.name, action.message.as_deref().unwrap_or(action.outcome.as_str())),
-        )
-    });
+    let told = |action: &ActionStatus| {
+        let reason = action.reason.clone().unwrap_or_else(|| action.outcome.as_str().to_owned());
+        (reason, format!("{}: {}", action.name, action.message.as_deref().unwrap_or(action.outcome.as_str())))
+    };
+    let outcome = worst.map_or(Outcome::Pending, |action| action.outcome);
+    let (reason, message) = worst.map_or_else(|| ("Pending".to_owned(), String::new()), told);
+    let isolate = |action: &&ActionStatus| {
+        let mut asked = response.spec.actions.iter().filter(|asked| asked.isolate.is_some());
+        asked.any(|asked| asked.effective_name() == action.name)
+    };
+    let isolation = status.actions.iter().filter(isolate).max_by_key(|action| rank(action.outcome)).map(told);
     let mut conditions = conditions(status, response, now);
     match outcome {
         Outcome::Pending | Outcome::Running => {
@@ -134,23 +138,31 @@ pub(crate) fn holding(
             conditions.remove("Reconciling");
         }
     }
+    // Of the isolation, whatever became of the other actions.
+    let (reason, message) = isolation.unwrap_or((reason, message));
     match contained {
         Some(contained) => conditions.set("Contained", is(contained), &reason, message),
-        None if reason == "TargetGone" => conditions.set("Contained", Is::False, "TargetGone", message),
+        None if isolates(response) && reason == "TargetGone" => {
+            conditions.set("Contained", Is::False, "TargetGone", message);
+        }
         None => {}
     }
 }
 
-/// An action is what became of its targets: as bad as the worst, and not finished before the last.
-pub(crate) fn summarize(state: &mut ActionStatus, now: jiff::Timestamp) {
-    let rank = |outcome: Outcome| match outcome {
+/// How little is known to be done.
+const fn rank(outcome: Outcome) -> u8 {
+    match outcome {
         Outcome::Pending | Outcome::Running => 5,
         Outcome::Failed => 4,
         Outcome::Unknown => 3,
         Outcome::Partial => 2,
         Outcome::Skipped => 1,
         Outcome::Done | Outcome::Undone => 0,
-    };
+    }
+}
+
+/// An action is what became of its targets: as bad as the worst, and not finished before the last.
+pub(crate) fn summarize(state: &mut ActionStatus, now: jiff::Timestamp) {
     let Some(worst) = state.results.iter().max_by_key(|result| rank(result.outcome)) else { return };
     state.outcome = worst.outcome;
     state.reason = worst.reason.clone();
@@ -179,7 +191,9 @@ pub(crate) fn released(
     held_by: Option<&str>,
 ) {
     for action in &mut status.actions {
-        if action.outcome != Outcome::Skipped {
+        if action.outcome == Outcome::Pending {
+            action.outcome = Outcome::Skipped;
+        } else if action.outcome != Outcome::Skipped {
             action.outcome = Outcome::Undone;
             action.reason = Some(reason.to_owned());
             action.message = None;
@@ -252,6 +266,12 @@ pub fn report_failures(
         more => format!("{} (and {} more); they are tried again", first.message, more - 1),
     };
     if undoing {
+        let names: BTreeSet<&str> = failures.iter().filter_map(|failure| failure.action.as_deref()).collect();
+        let message = if response.spec.actions.len() > 1 && !names.is_empty() {
+            format!("{message}; not undone yet: {}", names.into_iter().collect::<Vec<_>>().join(", "))
+        } else {
+            message
+        };
         let mut conditions = conditions(&mut status, response, now);
         conditions.set("Reverted", Is::False, UNDO_FAILED, message.clone());
         conditions.set("Ready", Is::False, UNDO_FAILED, message.clone());

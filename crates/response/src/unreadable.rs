@@ -7,13 +7,14 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use serde_json::{Value, json};
-use tourniquet_api::PinnedTarget;
+use tourniquet_api::{ActionStatus, PinnedTarget, TargetResult};
 
 use crate::action::{ACTIONS, Context};
 use crate::conditions::{Conditions, Is, is_true};
 use crate::effect::Effect;
 use crate::pass::full_name;
 use crate::settings::Settings;
+use crate::target;
 use crate::world::{Unread, World};
 
 /// A parser's message can hold the whole object.
@@ -64,20 +65,33 @@ pub fn undo_unreadable(
     let uid = metadata.uid.as_deref().unwrap_or_default();
     let name = full_name(metadata);
     let mut left = Leftover::default();
+    let actions = list::<ActionStatus>(status, "actions");
     for target in list::<PinnedTarget>(status, "targets") {
-        for action in ACTIONS.iter().rev() {
+        let Some(kind) = target::kind(&target) else { continue };
+        // The journal of all actions: which of them is whose does not matter to whoever puts the values back.
+        let results = actions.iter().flat_map(|action| &action.results);
+        let mine = results.filter(|result| result.target_uid == target.uid);
+        let changes = mine.flat_map(|result| result.changes.clone()).collect();
+        let before = TargetResult { target_uid: target.uid.clone(), changes, ..TargetResult::default() };
+        for action in ACTIONS.iter().rev().filter(|action| action.targets().contains(&kind)) {
             let cx = Context {
                 world,
                 response_uid: uid,
                 response_name: &name,
+                action: None,
                 target: &target,
                 agents: settings.agents.as_ref(),
-                before: None,
+                before: Some(&before),
                 applied_at: world.now,
             };
             world.require(action.reads(&cx, true))?;
             let undo = action.undo(&cx)?;
-            left.effects.extend(undo.effects);
+            // What one manager holds is withdrawn once, whichever verbs put it there.
+            for effect in undo.effects {
+                if !left.effects.contains(&effect) {
+                    left.effects.push(effect);
+                }
+            }
             left.blocked = left.blocked.or(undo.blocked);
         }
     }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
 use tourniquet_api::{Answer, Containment};
 
@@ -29,6 +30,14 @@ pub enum Read {
     Containment { namespace: String, name: String },
     /// A node.
     Node { name: String },
+    /// All nodes, as they were a moment ago at the latest.
+    Nodes,
+    /// A namespace.
+    Namespace { name: String },
+    /// The Services of a namespace that select pods.
+    ServiceSelectors { namespace: String },
+    /// How the workload that owns a pod knows its pods. Kinds other than ReplicaSet, StatefulSet, DaemonSet and Job are not looked for.
+    OwnerSelector { kind: String, namespace: String, name: String, uid: String },
     /// The Services in a namespace that the API server itself depends on.
     AdmissionBackends { namespace: String },
     /// A service account, for the receipt.
@@ -58,6 +67,10 @@ pub enum Observation {
     ClusterwidePolicy(Option<ClusterwidePolicy>),
     Containment(Option<Box<Containment>>),
     Node(Option<Box<Node>>),
+    Nodes(Vec<Node>),
+    Namespace(Option<Box<Namespace>>),
+    ServiceSelectors(Vec<ServiceSelector>),
+    OwnerSelector(Option<LabelSelector>),
     AdmissionBackends(Vec<AdmissionBackend>),
     ServiceAccount(Looked<Option<Box<ServiceAccount>>>),
     Grants(Looked<Grants>),
@@ -108,6 +121,15 @@ pub struct AdmissionBackend {
     pub used_by: String,
     /// The Service's name.
     pub service: String,
+    /// The labels of the pods behind it.
+    pub selector: BTreeMap<String, String>,
+}
+
+/// What matters of a Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServiceSelector {
+    /// The Service's name.
+    pub name: String,
     /// The labels of the pods behind it.
     pub selector: BTreeMap<String, String>,
 }
@@ -183,6 +205,9 @@ impl World {
     accessor!(clusterwide_policy(name: &str) -> ClusterwidePolicy as Option<&ClusterwidePolicy>: value => value.as_ref());
     accessor!(containment(namespace: &str, name: &str) -> Containment as Option<&Containment>: value => value.as_deref());
     accessor!(node(name: &str) -> Node as Option<&Node>: value => value.as_deref());
+    accessor!(namespace(name: &str) -> Namespace as Option<&Namespace>: value => value.as_deref());
+    accessor!(service_selectors(namespace: &str) -> ServiceSelectors as &[ServiceSelector]: value => value);
+    accessor!(owner_selector(kind: &str, namespace: &str, name: &str, uid: &str) -> OwnerSelector as Option<&LabelSelector>: value => value.as_ref());
     accessor!(admission_backends(namespace: &str) -> AdmissionBackends as &[AdmissionBackend]: value => value);
     accessor!(service_account(namespace: &str, name: &str) -> ServiceAccount as &Looked<Option<Box<ServiceAccount>>>: value => value);
     accessor!(grants(namespace: &str, account: &str) -> Grants as &Looked<Grants>: value => value);
@@ -195,6 +220,13 @@ impl World {
         match self.observed.get(&Read::Responses) {
             Some(Observation::Responses(responses)) => Ok(responses),
             _ => Err(Read::Responses.into()),
+        }
+    }
+
+    pub(crate) fn nodes(&self) -> Result<&[Node], Unread> {
+        match self.observed.get(&Read::Nodes) {
+            Some(Observation::Nodes(nodes)) => Ok(nodes),
+            _ => Err(Read::Nodes.into()),
         }
     }
 

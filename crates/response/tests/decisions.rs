@@ -5,7 +5,7 @@
 mod fixtures;
 
 use fixtures::scene::{Scene, a_pod_that_answers, a_pod_that_cilium_serves};
-use fixtures::{NAMESPACE, POD_UID, noon, object, says, seconds, stored};
+use fixtures::{NAMESPACE, POD_UID, condition, noon, object, says, seconds, stored};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use tourniquet_api::{IncidentResponseSpec, Outcome, PodTarget};
@@ -66,7 +66,7 @@ fn a_running_pod_is_pinned_by_uid_with_its_containers() {
 #[test]
 fn a_verb_that_is_not_built_is_refused() {
     let scene = a_pod_that_answers().with_spec(|spec| {
-        spec.actions = object(json!([{ "isolate": {} }, { "label": { "set": { "incident": "4711" } } }]));
+        spec.actions = object(json!([{ "isolate": {} }, { "run": { "command": ["/bin/true"] } }]));
     });
     assert_eq!(refusal(&scene), "VerbNotSupported");
 }
@@ -93,12 +93,77 @@ fn what_was_stored_under_another_schema_is_not_carried_out_in_part() {
 }
 
 #[test]
-fn a_target_that_is_not_a_single_pod_is_refused() {
-    let pods = json!({ "pods": { "namespace": "shop", "selector": { "matchLabels": { "app": "web" } } } });
-    for target in [pods, json!({ "namespace": { "name": "shop" } }), json!({ "node": { "name": "node-1" } })] {
-        let scene = a_pod_that_answers().with_spec(|spec| spec.target = object(target));
-        assert_eq!(refusal(&scene), "TargetNotSupported");
+fn sets_of_pods_are_refused() {
+    let scene = a_pod_that_answers().with_spec(|spec| {
+        spec.target =
+            object(json!({ "pods": { "namespace": "shop", "selector": { "matchLabels": { "app": "web" } } } }));
+    });
+    assert_eq!(refusal(&scene), "TargetNotSupported");
+}
+
+#[test]
+fn a_verb_on_a_target_that_it_is_not_for_is_refused_and_says_what_is() {
+    let refused = |target, actions| {
+        let scene = a_pod_that_answers().with_spec(|spec| {
+            spec.target = object(target);
+            spec.actions = object(actions);
+        });
+        assert_eq!(refusal(&scene), "VerbNotSupported");
+        condition(&scene.look().status, "Accepted").unwrap().message.clone()
+    };
+    let namespace = json!({ "namespace": { "name": "shop" } });
+    let message = refused(namespace.clone(), json!([{ "isolate": {} }]));
+    assert!(message.contains("isolate on a pod, and on a namespace only label"), "{message}");
+    let message = refused(namespace, json!([{ "label": { "set": { "a": "b" } } }, { "isolate": {} }]));
+    assert!(message.contains("isolate on a pod"), "{message}");
+    let message = refused(json!({ "node": { "name": "node-1" } }), json!([{ "isolate": {} }]));
+    assert!(message.contains("on a node only label or cordon"), "{message}");
+}
+
+#[test]
+fn namespaces_and_nodes_are_pinned_by_uid() {
+    let label = json!([{ "label": { "set": { "incident": "4711" } } }]);
+    let on = |target: serde_json::Value| {
+        let mut scene = a_pod_that_answers().with_spec(|spec| {
+            spec.target = object(target);
+            spec.actions = object(label.clone());
+        });
+        scene.namespace = Some(object(json!({ "metadata": { "name": "shop", "uid": "uid-of-shop" } })));
+        scene.node = Some(object(json!({ "metadata": { "name": "node-1", "uid": "uid-of-node" } })));
+        scene
+    };
+    let pinned = |target| json!(on(target).look().status.targets);
+    let shop = json!([{ "kind": "Namespace", "name": "shop", "uid": "uid-of-shop" }]);
+    assert_eq!(pinned(json!({ "namespace": { "name": "shop", "uid": "uid-of-shop" } })), shop);
+    let node = json!([{ "kind": "Node", "name": "node-1", "uid": "uid-of-node" }]);
+    assert_eq!(pinned(json!({ "node": { "name": "node-1" } })), node);
+
+    for other in
+        [json!({ "namespace": { "name": "shop", "uid": "b" } }), json!({ "node": { "name": "node-1", "uid": "b" } })]
+    {
+        assert_eq!(refusal(&on(other)), "UIDMismatch");
     }
+    let mut scene = on(json!({ "namespace": { "name": "shop" } }));
+    scene.settings.protected_namespaces.insert(NAMESPACE.to_owned());
+    assert_eq!(refusal(&scene), "ProtectedNamespace");
+    scene =
+        on(json!({ "namespace": { "name": "tourniquet-system" } })).with_spec(|spec| spec.override_protection = true);
+    assert_eq!(refusal(&scene), "ProtectedNamespace", "the operator's own, whatever is overridden");
+    scene = on(json!({ "namespace": { "name": "shop" } }));
+    scene.namespace = None;
+    assert_eq!(refusal(&scene), "TargetNotFound");
+}
+
+#[test]
+fn what_only_speaks_against_an_isolation_does_not_keep_a_pod_from_being_labelled() {
+    let label = json!([{ "label": { "set": { "incident": "4711" } } }]);
+    let labelled = || a_pod_that_answers().with_spec(|spec| spec.actions = object(label.clone()));
+    assert!(is_accepted(&labelled().with_pod(|pod| pod.spec.as_mut().unwrap().host_network = Some(true))));
+    let finished = labelled().with_pod(|pod| pod.status.as_mut().unwrap().phase = Some("Failed".to_owned()));
+    assert!(is_accepted(&finished));
+    let mut scene = labelled();
+    scene.backends = vec![behind("gatekeeper", Some("web"))];
+    assert!(is_accepted(&scene));
 }
 
 #[test]

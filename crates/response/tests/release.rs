@@ -175,9 +175,9 @@ fn the_last_one_released_lets_the_pod_go_and_keeps_its_record() {
 fn an_expired_response_releases_itself() {
     let mut sim = Sim::new(Engine::Cilium);
     let mut operator = Operator::default();
-    sim.create_response("ir-1", Some(10));
+    sim.create_response("ir-1", Some(1));
     operator.work_on(&mut sim, "ir-1");
-    assert_eq!(sim.decide(&sim.responses["ir-1"]).again_after, Some(seconds(10)), "it looks again when it expires");
+    assert_eq!(sim.decide(&sim.responses["ir-1"]).again_after, Some(seconds(1)), "it looks again when it expires");
 
     operator.settle(&mut sim);
     assert_eq!(says(&sim.status("ir-1"), "Reverted"), "True/Expired");

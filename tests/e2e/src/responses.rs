@@ -81,6 +81,15 @@ impl Scenario {
 }
 
 impl Scenario {
+    /// A response that was created from a manifest.
+    pub async fn known(&self, namespace: &str, name: &str) -> Result<TestResponse> {
+        let client = self.env.client.clone();
+        let api: Api<IncidentResponse> = Api::namespaced(client.clone(), namespace);
+        let uid = api.get(name).await?.uid().unwrap_or_default();
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        Ok(TestResponse { client, namespace, name, uid, asked: Timestamp::now() })
+    }
+
     /// Tries to create a response without keeping it; the error is what a user reads.
     pub async fn try_response(&self, spec: Value, strict: bool) -> Result<(), String> {
         let body = json!({

@@ -70,7 +70,10 @@ impl Snapshot {
             // Other tests run beside: theirs are the other namespaces, and the objects that derive from their responses.
             snapshot.0.retain(|key, object| {
                 let namespace_object = key.strip_prefix("Namespace /");
+                // An IPAddress belongs to the Service of a namespace, and is in none.
+                let parent = object.pointer("/spec/parentRef/namespace").and_then(Value::as_str);
                 namespace_object.is_none_or(|name| name == namespace)
+                    && parent.is_none_or(|parent| parent == namespace)
                     && object
                         .pointer("/metadata/labels")
                         .and_then(|labels| labels.get(tourniquet_api::names::RESPONSE_LABEL))
@@ -78,6 +81,16 @@ impl Snapshot {
             });
             snapshot
         })
+    }
+
+    /// One node. Its taints are left out: their controller takes its time, and those of a node without a kubelet come and go.
+    pub async fn of_node(env: &Environment, name: &str) -> Result<Self> {
+        let mut snapshot = Self::take(&env.client, |of| of.is_none()).await?;
+        snapshot.0.retain(|key, _| key == &format!("Node /{name}"));
+        for node in snapshot.0.values_mut() {
+            node["spec"].as_object_mut().map(|spec| spec.remove("taints"));
+        }
+        Ok(snapshot)
     }
 
     /// How many objects are in it.

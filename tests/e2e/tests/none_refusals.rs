@@ -177,12 +177,6 @@ fn verbs_and_targets_that_this_version_does_not_carry_out() {
         let before = version(&s, "web").await?;
         let specs = [
             (
-                "label",
-                json!({ "target": pod, "actions": [{ "label": { "set": { "a": "b" } } }] }),
-                "VerbNotSupported",
-                "label",
-            ),
-            (
                 "collect",
                 json!({ "target": pod, "actions": [{ "collect": { "storeRef": { "name": "soc" } } }] }),
                 "VerbNotSupported",
@@ -193,12 +187,6 @@ fn verbs_and_targets_that_this_version_does_not_carry_out() {
                 json!({ "target": pod, "actions": [{ "run": { "command": ["/bin/true"] } }] }),
                 "VerbNotSupported",
                 "run",
-            ),
-            (
-                "cordon",
-                json!({ "target": { "node": { "name": "node-0" } }, "actions": [{ "cordon": {} }] }),
-                "VerbNotSupported",
-                "cordon",
             ),
             // One that is built beside one that is not: refused as a whole.
             (
@@ -216,8 +204,8 @@ fn verbs_and_targets_that_this_version_does_not_carry_out() {
             (
                 "namespace",
                 json!({ "target": { "namespace": { "name": namespace } }, "actions": [{ "isolate": {} }] }),
-                "TargetNotSupported",
-                "single pods",
+                "VerbNotSupported",
+                "on a namespace only label",
             ),
         ];
         for (name, spec, reason, words) in specs {

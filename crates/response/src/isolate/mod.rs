@@ -12,11 +12,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use tourniquet_api::{Assurance, Direction, Outcome, Probe, Verb, names};
+use tourniquet_api::{Direction, Outcome, Probe, Verb, names};
 
 use self::verdict::{CUT, Engine, Seen, cut_residual, judge, residual, with_agent};
 use crate::action::{Act, Assessment, Context, Plan, Undo};
-use crate::effect::Effect;
+use crate::effect::{Effect, Kind};
 use crate::rbac::rule;
 use crate::world::{PeerResponse, Read, Unread};
 
@@ -31,6 +31,10 @@ const ANY_PORT: u16 = 80;
 impl Act for Isolate {
     fn verb(&self) -> Verb {
         Verb::Isolate
+    }
+
+    fn targets(&self) -> &'static [Kind] {
+        &[Kind::Pod]
     }
 
     fn rbac(&self) -> Vec<PolicyRule> {
@@ -96,21 +100,15 @@ impl Act for Isolate {
                 at: None,
             });
         }
-        Ok(Plan { effects, probes, residual: probes::residual(pod) })
+        Ok(Plan { effects, probes, residual: probes::residual(pod), ..Plan::default() })
     }
 
     fn assess(&self, cx: &Context<'_>) -> Result<Assessment, Unread> {
         let mut assessment = Assessment {
             outcome: Outcome::Failed,
             reason: "TargetGone",
-            message: String::new(),
-            assurance: Assurance::None,
             probes: cx.before.map(|before| before.probes.clone()).unwrap_or_default(),
-            connections: None,
-            contained: None,
-            residual: Vec::new(),
-            watch: Vec::new(),
-            again_after: None,
+            ..Assessment::default()
         };
         let name = format!("{}/{}", place(cx).0, place(cx).1);
         let Some(pod) = pod(cx)?.filter(|pod| !finished(pod)) else {
@@ -289,8 +287,10 @@ fn engine(cx: &Context<'_>, response_uid: &str, was_in_force: bool) -> Result<En
     });
     let policy = cx.world.clusterwide_policy(&names::policy(response_uid))?;
     let judged = policy.is_some_and(|policy| policy.valid);
+    // One that somebody has emptied is valid as well. Of other responses' policies they themselves look after that.
+    let is_whole = response_uid != cx.response_uid || policies::put_clusterwide(cx, policy).is_none();
     Ok(Engine::Cilium {
-        in_force: in_force && policy.is_some_and(|policy| policy.valid && !policy.terminating),
+        in_force: in_force && is_whole && policy.is_some_and(|policy| policy.valid && !policy.terminating),
         judged,
     })
 }

@@ -10,6 +10,7 @@ use tourniquet_api::names;
 
 use crate::action::Context;
 use crate::effect::{Effect, Kind, ObjectRef};
+use crate::fields::Fields;
 use crate::world::ClusterwidePolicy;
 
 /// Everything that must not reach the pod, but not the pod's own host: the kubelet's probes come from there, and a
@@ -150,24 +151,22 @@ pub(super) fn put_labels(cx: &Context<'_>, pod: &Pod) -> Option<Effect> {
     (!there).then(|| {
         let labels: serde_json::Map<String, Value> =
             wanted.into_iter().map(|(key, value)| (key, Value::from(value))).collect();
-        Effect::Apply { object: pod_ref(cx), manager, fields: json!({ "metadata": { "labels": labels } }) }
+        Fields::from(pod).apply(pod_ref(cx), &manager, &json!({ "metadata": { "labels": labels } }))
     })
 }
 
 /// Whether our selecting label is on the pod, or was put there by us and taken off by somebody else.
 pub(super) fn is_labelled(cx: &Context<'_>, pod: &Pod) -> bool {
+    let held = held_labels(pod, &names::field_manager(cx.response_uid));
     label(pod, &names::isolation_label(cx.response_uid)).is_some()
-        || !held_labels(pod, &names::field_manager(cx.response_uid)).is_empty()
+        // The verb `label` has the same manager.
+        || held.iter().any(|key| *key == names::CONTAINED_LABEL || names::response_of_isolation_label(key).is_some())
 }
 
 /// What takes our labels off the pod; `None` when we hold nothing there.
 pub(super) fn withdraw_labels(cx: &Context<'_>, pod: &Pod) -> Option<Effect> {
     let manager = names::field_manager(cx.response_uid);
-    let fields = pod.metadata.managed_fields.iter().flatten();
-    fields
-        .into_iter()
-        .any(|entry| entry.manager.as_deref() == Some(&manager))
-        .then(|| Effect::Withdraw { object: pod_ref(cx), manager })
+    Fields::from(pod).is_applied_by(&manager).then(|| Effect::Withdraw { object: pod_ref(cx), manager })
 }
 
 /// The labels that a manager holds by server-side apply.

@@ -2,14 +2,17 @@
 
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tourniquet_api::{IncidentResponseStatus, Outcome, PlannedEffect, Residual, TargetResult, names};
+use tourniquet_api::{
+    ActionStatus, IncidentResponseStatus, OnFailure, Outcome, PlannedEffect, Residual, TargetResult, names,
+};
 
-use super::{Look, Pass, Step, describe};
+use super::{Look, Pass, Step, order};
 use crate::accept;
 use crate::action::{self, Contained};
 use crate::conditions::{self, Is};
 use crate::receipt;
 use crate::status;
+use crate::target::describe;
 use crate::world::Unread;
 
 /// How soon a pod that nobody watches is looked at again. The watch is of pods with our label, and where the cut holds that
@@ -24,24 +27,24 @@ impl Look<'_> {
         self.prefetch(&pass.status, false)?;
         // As if it had been tried before: the positive control is a connection, and a dry run makes none.
         let tried = TargetResult::default();
-        let mut plan = Vec::new();
+        let mut steps = Vec::new();
         let mut residual = Vec::new();
         for (action, state) in self.response.spec.actions.iter().zip(&pass.status.actions) {
             let Some(act) = action.verb().and_then(action::action) else { continue };
             for target in &pass.status.targets {
-                let next = act.plan(&self.context(target, Some(&tried)))?;
+                let next = act.plan(&self.context(action, target, Some(&tried)))?;
                 residual.extend(next.residual);
-                for effect in next.effects {
-                    plan.push(PlannedEffect {
-                        action: state.name.clone(),
-                        verb: effect.verb().to_owned(),
-                        object: effect.object().to_string(),
-                        change: effect.change(),
-                    });
-                }
+                steps.extend(next.effects.into_iter().map(|effect| Step { action: state.name.clone(), effect }));
             }
         }
-        pass.status.plan = plan;
+        let steps = order::arranged(steps, false, self.response, &pass.status).steps;
+        let planned = steps.into_iter().map(|Step { action, effect }| PlannedEffect {
+            action,
+            verb: effect.verb().to_owned(),
+            object: effect.object().to_string(),
+            change: effect.change(),
+        });
+        pass.status.plan = planned.collect();
         if status::isolates(self.response)
             && let Some(made) = receipt::made(self.world, &pass.status.targets)?
         {
@@ -62,12 +65,18 @@ impl Look<'_> {
         let targets = pass.status.targets.clone();
         let mut contained: Option<Contained> = None;
         let mut residual = Vec::new();
+        let mut gate: Option<Gate> = None;
         for (action, state) in self.response.spec.actions.iter().zip(&mut pass.status.actions) {
             let Some(act) = action.verb().and_then(action::action) else { continue };
+            // What has begun goes on: it holds, and would be undone by nobody.
+            if let Some(gate) = gate.as_ref().filter(|_| state.results.is_empty()) {
+                gate.keep(state);
+                continue;
+            }
             state.started_at.get_or_insert(Time(self.world.now));
             for target in &targets {
                 let before = state.results.iter().find(|result| result.target_uid == target.uid).cloned();
-                let cx = self.context(target, before.as_ref());
+                let cx = self.context(action, target, before.as_ref());
                 let plan = act.plan(&cx)?;
                 residual.extend(plan.residual);
                 // With something to put in place, what was in force can be in force all the same: the cut, while the label joins.
@@ -87,7 +96,8 @@ impl Look<'_> {
                         outcome: seen.outcome,
                         reason: Some(seen.reason.to_owned()),
                         message: Some(seen.message),
-                        assurance: Some(seen.assurance),
+                        // How far an isolation is in force; of anything else there is nothing to say.
+                        assurance: action.isolate.is_some().then_some(seen.assurance),
                         probes: seen.probes,
                         connections: seen.connections.or(before.as_ref().and_then(|before| before.connections.clone())),
                         applied_at: Some(Time(cx.applied_at)),
@@ -97,13 +107,14 @@ impl Look<'_> {
                     let result = TargetResult {
                         target_uid: target.uid.clone(),
                         probes: plan.probes,
+                        changes: plan.changes,
                         applied_at: None,
                         ..before.unwrap_or_default()
                     };
                     if result.reason.as_deref() == Some(status::EFFECT_FAILED) {
                         // What failed is tried again: until that is done, this is still what is known. Nothing else of
                         // it was looked at.
-                        contained = contained.max(Some(Contained::Unseen));
+                        contained = contained.max(action.isolate.is_some().then_some(Contained::Unseen));
                         result
                     } else {
                         contained = contained.max(action.isolate.is_some().then_some(Contained::Open));
@@ -120,6 +131,18 @@ impl Look<'_> {
                     Some(existing) => *existing = result,
                     None => state.results.push(result),
                 }
+            }
+            status::summarize(state, self.world.now);
+            if action.on_failure == OnFailure::Stop && gate.is_none() {
+                gate = Gate::behind(state);
+            }
+        }
+        let arranged = order::arranged(std::mem::take(&mut pass.steps), false, self.response, &pass.status);
+        pass.steps = arranged.steps;
+        for state in pass.status.actions.iter_mut().filter(|state| arranged.waiting.contains(&state.name)) {
+            for result in &mut state.results {
+                result.outcome = Outcome::Running;
+                result.reason = Some("Applying".to_owned());
             }
             status::summarize(state, self.world.now);
         }
@@ -142,7 +165,7 @@ impl Look<'_> {
     fn watch_evidence(&self, status: &mut IncidentResponseStatus) -> Result<bool, Unread> {
         let mut lost = Vec::new();
         let mut watched = true;
-        for target in &mut status.targets {
+        for target in status.targets.iter_mut().filter(|target| target.kind == "Pod") {
             let pod = self.world.pod(target.namespace.as_deref().unwrap_or_default(), &target.name)?;
             let Some(pod) = pod.filter(|pod| pod.metadata.uid.as_deref() == Some(&target.uid)) else {
                 lost.push(format!("{} is gone", describe(target)));
@@ -164,6 +187,9 @@ impl Look<'_> {
                 }
             }
         }
+        if status.targets.iter().all(|target| target.kind != "Pod") {
+            return Ok(true);
+        }
         let already =
             conditions::find(&status.conditions, "EvidenceIntact").is_some_and(|before| before.status == "False");
         let mut conditions = status::conditions(status, self.response, self.world.now);
@@ -179,6 +205,38 @@ impl Look<'_> {
             );
         }
         Ok(watched)
+    }
+}
+
+/// What keeps the actions after one with `onFailure: Stop` from being begun.
+struct Gate {
+    /// Undecided: they wait.
+    failed: bool,
+    why: String,
+}
+
+impl Gate {
+    fn behind(state: &ActionStatus) -> Option<Self> {
+        let reason = state.reason.as_deref().unwrap_or("no reason");
+        match state.outcome {
+            Outcome::Failed | Outcome::Unknown => {
+                let why = format!("action {} failed ({reason}), and its onFailure is Stop", state.name);
+                Some(Self { failed: true, why })
+            }
+            Outcome::Pending | Outcome::Running => {
+                Some(Self { failed: false, why: format!("waits for action {}, whose onFailure is Stop", state.name) })
+            }
+            _ => None,
+        }
+    }
+
+    fn keep(&self, state: &mut ActionStatus) {
+        (state.outcome, state.reason) = if self.failed {
+            (Outcome::Skipped, Some("ActionFailed".to_owned()))
+        } else {
+            (Outcome::Pending, Some("WaitsForAction".to_owned()))
+        };
+        state.message = Some(self.why.clone());
     }
 }
 

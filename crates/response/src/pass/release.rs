@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use tourniquet_api::{Action, ActionStatus};
 
-use super::{Look, Pass, Phase, Step, expired};
+use super::{Look, Pass, Phase, Step, expired, order};
 use crate::action::{self, Contained};
 use crate::conditions;
 use crate::status;
@@ -28,7 +28,7 @@ impl Look<'_> {
             let Some(act) = action.verb().and_then(action::action) else { continue };
             for target in &pass.status.targets {
                 let before = state.results.iter().find(|result| result.target_uid == target.uid);
-                let cx = self.context(target, before);
+                let cx = self.context(action, target, before);
                 let undo = act.undo(&cx)?;
                 held_by = held_by.or(undo.held_by);
                 blocked = blocked.or(undo.blocked);
@@ -47,7 +47,10 @@ impl Look<'_> {
                 pass.steps.extend(undo.effects.into_iter().map(|effect| Step { action: name.clone(), effect }));
             }
         }
+        pass.steps = order::arranged(std::mem::take(&mut pass.steps), true, self.response, &pass.status).steps;
         if let Some((reason, message)) = waits {
+            // One that waits holds on, and so does what the others did to the same target: it is one manager's.
+            pass.steps.clear();
             status::releasing(&mut pass.status, self.response, self.world.now, reason, &message, contained);
             pass.again_after = Some(SignedDuration::from_secs(2));
         } else if let (true, Some(message)) = (pass.steps.is_empty(), blocked) {

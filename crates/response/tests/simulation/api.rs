@@ -127,6 +127,7 @@ impl Sim {
             }
             Effect::Apply { object: pod, manager, fields } => self.apply(pod, manager, &fields["metadata"]["labels"]),
             Effect::Withdraw { object: pod, manager } => self.apply(pod, manager, &json!({})),
+            Effect::Patch { .. } => panic!("{effect}: nobody overwrites"),
             Effect::Put { object: of, manifest, .. } => self.put(of, manifest),
             Effect::Delete { object: of, version } => {
                 self.delete(of, version.as_deref());
@@ -208,7 +209,7 @@ impl Sim {
                 *name != of.name || policy.manifest["metadata"]["uid"].as_str() != of.uid.as_deref()
             }),
             Kind::Containment => self.delete_containment(of, version),
-            Kind::Pod => panic!("nothing deletes {of}"),
+            Kind::Pod | Kind::Namespace | Kind::Node => panic!("nothing deletes {of}"),
         }
     }
 }

@@ -181,6 +181,6 @@ fn check_containment(effect: &Effect, uid: &str) {
         Effect::Delete { object, version } => {
             assert!(object.uid.is_some() && version.is_some(), "{effect}: somebody may have joined meanwhile");
         }
-        Effect::Put { .. } => panic!("{effect}: takes other responses' entries away"),
+        Effect::Patch { .. } | Effect::Put { .. } => panic!("{effect}: takes other responses' entries away"),
     }
 }

@@ -13,7 +13,6 @@
 
 pub(crate) mod agents;
 mod api;
-mod labels;
 mod laws;
 mod leftovers;
 pub(crate) mod network;
@@ -34,9 +33,9 @@ use tourniquet_response::{
 };
 
 use self::agents::{AGENTS, Agents};
-use self::labels::Labels;
 use self::laws::Laws;
 use self::network::{Clusterwide, Endpoint, Engine, Path, Policies, additive};
+use crate::fixtures::labels::Labels;
 use crate::fixtures::{self, NAMESPACE, POD, noon, object};
 
 /// Another pod of the same workload, which no response targets.
@@ -251,6 +250,9 @@ impl Sim {
             }
             Read::ClusterwidePolicy { name } => {
                 Observation::ClusterwidePolicy(self.policies.clusterwide.get(name).map(Clusterwide::shown))
+            }
+            Read::Nodes | Read::Namespace { .. } | Read::ServiceSelectors { .. } | Read::OwnerSelector { .. } => {
+                panic!("nothing of it is simulated: {read:?}")
             }
             Read::AdmissionBackends { .. } => Observation::AdmissionBackends(Vec::new()),
             Read::Containment { namespace, name } => {
