@@ -15,7 +15,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, ResourceExt};
-use tourniquet_api::{IncidentResponse, names};
+use tourniquet_api::{IncidentResponse, Probe, names};
 use tourniquet_e2e::environment::Environment;
 use tourniquet_e2e::snapshot::{FIELDS_LEFT_OUT, LEFT_OUT, Snapshot, traces};
 use tourniquet_e2e::{Hops, Scenario, responses, until};
@@ -113,10 +113,19 @@ async fn show(shop: &Scenario, examples: &Path) -> Result<()> {
     outbound.none_answered(contained, Timestamp::now())?;
 
     title("Traffic has stopped, in both directions");
-    until("Ready is True", SECOND * 20, async || {
-        let now = env_response(&env.client, &response).await?;
-        Ok(responses::condition(&now, "Ready").filter(|condition| condition.status == "True"))
-    })
+    until(
+        "Ready is True, both directions are proven where there are agents, and the receipt is made",
+        SECOND * 20,
+        async || {
+            let now = env_response(&env.client, &response).await?;
+            let status = now.status.clone().unwrap_or_default();
+            let results = status.actions.iter().flat_map(|action| &action.results);
+            let proven = |probe: &Probe| probe.before.reached() && probe.after.is_some_and(|after| !after.reached());
+            let probes: usize = results.map(|result| result.probes.iter().filter(|probe| proven(probe)).count()).sum();
+            let told = status.receipt_at.is_some() && (!env.agents || probes == 2);
+            Ok(responses::condition(&now, "Ready").filter(|condition| condition.status == "True" && told))
+        },
+    )
     .await?;
     print_response(env, &response).await?;
 
@@ -190,6 +199,13 @@ async fn print_response(env: &Environment, response: &IncidentResponse) -> Resul
     println!("Still open (status.residual):");
     for residual in now.status.iter().flat_map(|status| &status.residual) {
         println!("  {:<8}{}: {}", residual.severity, residual.code, residual.message);
+    }
+    let connections = now.status.iter().flat_map(|status| &status.actions).flat_map(|action| &action.results);
+    for open in connections.filter_map(|result| result.connections.as_ref()) {
+        println!("Connected at the moment of the cut: {}", open.count);
+        for line in &open.first {
+            println!("  {line}");
+        }
     }
     Ok(())
 }
