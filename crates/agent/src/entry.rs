@@ -1,7 +1,6 @@
 //! One Containment as the agent has it: what is asked for, what the kernel was seen to hold, and who is busy with it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -111,7 +110,7 @@ impl Entry {
     }
 
     /// What is to be tried from inside now, if anything is: only what answered before can be seen to be silent.
-    pub(crate) fn try_next(&mut self) -> Option<(Arc<NetNs>, SocketAddr)> {
+    pub(crate) fn try_next(&mut self) -> Option<(NetNs, SocketAddr)> {
         let namespace = self.hold.as_ref()?.namespace.clone().filter(|_| self.is_cut() && !self.trying)?;
         let probe = self.status.probes.iter().find(|probe| probe.direction == Direction::Egress)?;
         let due = probe.after.is_none() || self.tried.is_none_or(|tried| tried.elapsed() >= AGAIN);

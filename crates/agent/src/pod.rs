@@ -36,7 +36,7 @@ pub(crate) struct Node {
 #[derive(Default)]
 pub(crate) struct Hold {
     /// The pod's network namespace, while it is cut.
-    pub(crate) namespace: Option<Arc<NetNs>>,
+    pub(crate) namespace: Option<NetNs>,
     ears: Option<Ears>,
     /// The queues of the pod's interfaces, held so that nobody in the pod gets one. The kernel takes them back when the agent
     /// ends; the next one takes them again.
@@ -127,6 +127,10 @@ impl Node {
         let known = hold.process.replace(network.pid);
         hold.bereft = known.is_some_and(|known| known != network.pid);
         let held = before.state == ContainmentState::Cut && before.network_namespace == inode;
+        let heard = hold.ears.as_ref().is_some_and(|ears| ears.namespace == id && !ears.deaf.load(Ordering::Relaxed));
+        if work.idly && held && heard && network.strays.is_empty() {
+            return before.clone();
+        }
         let mut status = ContainmentStatus {
             network_namespace: inode,
             restored: before.restored,
@@ -134,10 +138,6 @@ impl Node {
             connections: before.connections.clone(),
             ..ContainmentStatus::default()
         };
-        let heard = hold.ears.as_ref().is_some_and(|ears| ears.namespace == id && !ears.deaf.load(Ordering::Relaxed));
-        if work.idly && held && heard && network.strays.is_empty() {
-            return before.clone();
-        }
         // What could be reached before the cut can be seen only now. What was seen in a former sandbox says nothing of this one.
         let first = !held && hold.seen != Some(id);
         if first {
@@ -176,17 +176,14 @@ impl Node {
         }
         if first {
             // A cut changes no socket's state, so it need not wait for a list that somebody in the pod can make long.
-            status.connections = hold.namespace.as_deref().and_then(open_connections).or(status.connections);
+            status.connections = hold.namespace.as_ref().and_then(open_connections).or(status.connections);
         }
         status
     }
 
     fn cut(&self, hold: &mut Hold, work: &Work, network: PodNetwork) -> Result<cut::Cut, String> {
-        let namespace = match hold.namespace.take().filter(|namespace| namespace.id() == network.netns.id()) {
-            Some(namespace) => namespace,
-            None => Arc::new(network.netns),
-        };
-        hold.namespace = Some(Arc::clone(&namespace));
+        let namespace = network.netns;
+        hold.namespace = Some(namespace.clone());
         hold.listen(&work.spec.pod.uid, &namespace, network.pid, &work.woken);
         let nodes = self.sources(hold, &work.spec, &namespace)?;
         let allow = Allow::new(nodes, work.spec.probe_ports.iter().copied()).map_err(text)?;

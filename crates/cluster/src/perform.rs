@@ -2,8 +2,8 @@
 
 use http::StatusCode;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
-use serde_json::{Value, json};
-use tourniquet_response::{Effect, ObjectRef};
+use serde_json::json;
+use tourniquet_response::{Effect, ObjectRef, merge};
 
 use crate::error::{Cause, Error};
 use crate::{Cluster, api_resource, within};
@@ -84,16 +84,4 @@ const fn doing(effect: &Effect) -> &'static str {
 
 fn apply(manager: &str) -> PatchParams {
     PatchParams::apply(manager)
-}
-
-/// Puts `fields` into `manifest`, objects into objects.
-fn merge(manifest: &mut Value, fields: &Value) {
-    match (manifest, fields) {
-        (Value::Object(into), Value::Object(from)) => {
-            for (key, value) in from {
-                merge(into.entry(key.clone()).or_insert(Value::Null), value);
-            }
-        }
-        (into, from) => *into = from.clone(),
-    }
 }

@@ -54,14 +54,9 @@ impl Publisher {
     /// Hands in what is to be published about a response. Never waits.
     pub(crate) fn publish(&self, response: &ObjectMeta, notes: Vec<Note>) {
         for note in notes {
-            let of = ObjectReference {
-                api_version: Some(IncidentResponse::api_version(&()).into_owned()),
-                kind: Some(IncidentResponse::kind(&()).into_owned()),
-                namespace: response.namespace.clone(),
-                name: response.name.clone(),
-                uid: response.uid.clone(),
-                ..ObjectReference::default()
-            };
+            let kind = (IncidentResponse::api_version(&()), IncidentResponse::kind(&()));
+            let name = response.name.as_deref().unwrap_or_default();
+            let of = reference((&kind.0, &kind.1), response.namespace.as_deref(), name, response.uid.as_deref());
             if let Err(error) = self.0.try_send(Report { response: of, note }) {
                 warn!(%error, "an event was dropped; the status says the same");
             }
@@ -70,14 +65,8 @@ impl Publisher {
 
     /// Hands in that something was undone whose response no longer lives. Never waits.
     pub(crate) fn publish_leftover(&self, object: &ObjectRef, what: &str) {
-        let of = ObjectReference {
-            api_version: Some(object.kind.api_version().to_owned()),
-            kind: Some(object.kind.as_str().to_owned()),
-            namespace: object.namespace.clone(),
-            name: Some(object.name.clone()),
-            uid: object.uid.clone(),
-            ..ObjectReference::default()
-        };
+        let kind = (object.kind.api_version(), object.kind.as_str());
+        let of = reference(kind, object.namespace.as_deref(), &object.name, object.uid.as_deref());
         let note = Note {
             type_: NoteType::Warning,
             reason: LEFTOVER_UNDONE.to_owned(),
@@ -88,6 +77,18 @@ impl Publisher {
         if let Err(error) = self.0.try_send(Report { response: of, note }) {
             warn!(%error, "an event was dropped; the log says the same");
         }
+    }
+}
+
+/// An object, by its `apiVersion` and kind, its place and its UID.
+fn reference(of: (&str, &str), namespace: Option<&str>, name: &str, uid: Option<&str>) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(of.0.to_owned()),
+        kind: Some(of.1.to_owned()),
+        namespace: namespace.map(str::to_owned),
+        name: Some(name.to_owned()),
+        uid: uid.map(str::to_owned),
+        ..ObjectReference::default()
     }
 }
 
@@ -111,15 +112,7 @@ impl Recorders {
         let (regarding, related) = match &note.about {
             About::Response => (response.clone(), None),
             About::Pod { namespace, name, uid } => {
-                let pod = ObjectReference {
-                    api_version: Some("v1".to_owned()),
-                    kind: Some("Pod".to_owned()),
-                    namespace: Some(namespace.clone()),
-                    name: Some(name.clone()),
-                    uid: Some(uid.clone()),
-                    ..ObjectReference::default()
-                };
-                (pod, Some(response.clone()))
+                (reference(("v1", "Pod"), Some(namespace), name, Some(uid)), Some(response.clone()))
             }
         };
         let event = Event {

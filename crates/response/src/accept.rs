@@ -13,7 +13,7 @@ use crate::action::{self, Asked, Refusal};
 use crate::effect::Kind;
 use crate::settings::Settings;
 use crate::status;
-use crate::world::{Read, Unread, World};
+use crate::world::{Read, Unread, World, service_selects};
 
 /// The decision.
 #[derive(Debug)]
@@ -288,9 +288,8 @@ fn refuse_isolation(
         return Ok(None);
     }
     let labels = pod.metadata.labels.clone().unwrap_or_default();
-    let backends = world.admission_backends(&target.namespace)?.iter().filter(|backend| {
-        !backend.selector.is_empty() && backend.selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-    });
+    let backends = world.admission_backends(&target.namespace)?.iter();
+    let backends = backends.filter(|backend| service_selects(&backend.selector, &labels));
     // The same one is named whatever the order of the list.
     Ok(backends.min_by_key(|backend| (&backend.service, &backend.used_by)).map(|backend| {
         refuse(

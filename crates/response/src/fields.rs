@@ -68,6 +68,13 @@ impl<'a> Fields<'a> {
         self.holders(&["f:spec", "f:unschedulable"])
     }
 
+    /// The labels that a manager holds by server-side apply.
+    pub(crate) fn labels_applied_by(&self, manager: &str) -> Vec<&'a str> {
+        let held = self.entry(manager).and_then(|entry| entry.fields_v1.as_ref());
+        let labels = held.and_then(|held| held.0.get("f:metadata")?.get("f:labels")?.as_object());
+        labels.into_iter().flatten().filter_map(|(key, _)| key.strip_prefix("f:")).collect()
+    }
+
     /// Whether a manager applied anything that is still there.
     pub(crate) fn is_applied_by(&self, manager: &str) -> bool {
         self.entry(manager).is_some()
@@ -124,7 +131,7 @@ fn values(held: &Value, there: &Value) -> Option<Value> {
 }
 
 /// Puts `fields` into `whole`, objects into objects.
-pub(crate) fn merge(whole: &mut Value, fields: &Value) {
+pub fn merge(whole: &mut Value, fields: &Value) {
     match (whole, fields) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {

@@ -28,6 +28,7 @@ mod world;
 
 pub use effect::{Effect, Kind, ObjectRef};
 pub use events::{About, Note, NoteType, notes, notes_of_unreadable};
+pub use fields::merge;
 pub use leftovers::{
     LEFTOVER_UNDONE, Leftovers, Orphan, Remnant, Standing, Traces, carries_trace, leftovers, name_on_node,
     vanished_in_force,

@@ -149,6 +149,11 @@ pub struct PeerResponse {
     pub contains: bool,
 }
 
+/// Whether a Service with this selector sends to a pod with these labels. One without a selector finds its pods by other means.
+pub(crate) fn service_selects(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
 /// The answer to a connection attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reach {

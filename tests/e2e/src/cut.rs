@@ -92,8 +92,7 @@ pub async fn isolates_and_lets_go(s: &Scenario) -> Result<()> {
         "created -> first refused {first:?} ms (to, from), deleted -> first accepted {:?} ms",
         back.map(|at| milliseconds(deleted, at))
     );
-    let difference = before.diff(&Snapshot::of_namespace(&s.env, &s.namespace).await?);
-    ensure!(difference.is_empty(), "the namespace is not what it was:\n{difference}");
+    s.is_what_it_was(&before).await?;
     ensure!(traces(&s.env, &response.uid).await?.is_empty());
     let containments: Api<Containment> = Api::namespaced(s.env.client.clone(), AGENT_NAMESPACE);
     ensure!(containments.get_opt(&web.uid).await?.is_none(), "its Containment is left");

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use similar::TextDiff;
 use tourniquet_api::Containment;
 
-use crate::{AGENT_NAMESPACE, Environment, OPERATOR_NAMESPACE};
+use crate::{AGENT_NAMESPACE, Environment, OPERATOR_NAMESPACE, Scenario};
 
 /// Kinds that are left out, and why.
 pub const LEFT_OUT: [(&str, &str); 7] = [
@@ -135,6 +135,15 @@ fn stripped(object: &DynamicObject) -> Value {
         metadata.insert("tourniquet's field managers".to_owned(), managers);
     }
     value
+}
+
+impl Scenario {
+    /// Expects that everything of the test's namespace is as it was in this snapshot.
+    pub async fn is_what_it_was(&self, before: &Snapshot) -> Result<()> {
+        let difference = before.diff(&Snapshot::of_namespace(&self.env, &self.namespace).await?);
+        anyhow::ensure!(difference.is_empty(), "the namespace is not what it was:\n{difference}");
+        Ok(())
+    }
 }
 
 /// Traces of one response: its policies, pods that carry its label, and Containments that it holds.

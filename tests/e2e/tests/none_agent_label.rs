@@ -30,8 +30,7 @@ fn a_pod_is_cut_and_labelled_and_is_what_it_was() {
 
         response.delete().await?;
         response.gone(SOON).await?;
-        let difference = before.diff(&Snapshot::of_namespace(&s.env, &s.namespace).await?);
-        ensure!(difference.is_empty(), "the namespace is not what it was:\n{difference}");
+        s.is_what_it_was(&before).await?;
         ensure!(traces(&s.env, &response.uid).await?.is_empty());
         Ok(())
     });

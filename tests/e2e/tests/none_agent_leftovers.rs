@@ -66,8 +66,7 @@ impl Cut {
         }
         let left = traces(&s.env, &self.response.uid).await?;
         ensure!(left.is_empty(), "left: {left:?}");
-        let difference = self.before.diff(&Snapshot::of_namespace(&s.env, &s.namespace).await?);
-        ensure!(difference.is_empty(), "the namespace is not what it was:\n{difference}");
+        s.is_what_it_was(&self.before).await?;
 
         let mut wanted = vec!["Warning Isolated"];
         wanted.extend(told.iter().map(|_| "Warning LeftoverUndone"));

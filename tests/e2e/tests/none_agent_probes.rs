@@ -74,8 +74,7 @@ fn a_liveness_probe_that_needs_the_network_is_said_to_fail_and_its_restart_is_se
         let outbound = s.attempts(&web, &peer).await?;
         outbound.answered(deleted, SECOND * 60).await?;
         plan.delete().await?;
-        let difference = before.diff(&Snapshot::of_namespace(&s.env, &s.namespace).await?);
-        ensure!(difference.is_empty(), "the namespace is not what it was:\n{difference}");
+        s.is_what_it_was(&before).await?;
         ensure!(traces(&s.env, &response.uid).await?.is_empty());
         Ok(())
     });

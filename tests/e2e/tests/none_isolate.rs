@@ -37,8 +37,7 @@ async fn says_that_nothing_is_enforced(s: &Scenario) -> Result<()> {
 
     response.delete().await?;
     response.gone(SECOND * 30).await?;
-    let difference = before.diff(&Snapshot::of_namespace(&s.env, &s.namespace).await?);
-    ensure!(difference.is_empty(), "the namespace is not what it was:\n{difference}");
+    s.is_what_it_was(&before).await?;
     ensure!(traces(&s.env, &response.uid).await?.is_empty());
     Ok(())
 }

@@ -34,8 +34,7 @@ async fn kubectl_label(s: &Scenario, label: &str) -> Result<()> {
 async fn undone(s: &Scenario, response: &TestResponse, before: &Snapshot) -> Result<()> {
     response.delete().await?;
     response.gone(SOON).await?;
-    let difference = before.diff(&Snapshot::of_namespace(&s.env, &s.namespace).await?);
-    ensure!(difference.is_empty(), "the namespace is not what it was:\n{difference}");
+    s.is_what_it_was(before).await?;
     Ok(())
 }
 

@@ -88,8 +88,7 @@ async fn left_while_the_operator_is_away(s: &Scenario) -> Result<()> {
     .await?;
     says(&told, "LeftoverUndone", &[&vanishes.uid, &format!("{}/{}", vanishes.namespace, vanishes.name), "deleted"])?;
 
-    let difference = before.diff(&Snapshot::of_namespace(&s.env, &s.namespace).await?);
-    ensure!(difference.is_empty(), "the namespace is not what it was:\n{difference}");
+    s.is_what_it_was(&before).await?;
     let kept = policy_of(s, &lives).await?;
     ensure!(kept.metadata == held.metadata, "the policy of a response that lives was touched: {kept:?}");
     ensure!(s.api::<NetworkPolicy>().get_opt("theirs").await?.is_some(), "it is not ours");

@@ -142,7 +142,7 @@ fn labels<'a>(labels: Option<&'a BTreeMap<String, String>>, key: &str) -> Option
 /// pod's author must not be able to stop the isolation with it.
 pub(super) fn put_labels(cx: &Context<'_>, pod: &Pod) -> Option<Effect> {
     let manager = names::field_manager(cx.response_uid);
-    let held = held_labels(pod, &manager);
+    let held = Fields::from(pod).labels_applied_by(&manager);
     let mut wanted = vec![(names::isolation_label(cx.response_uid), names::ISOLATION_VALUE)];
     if label(pod, names::CONTAINED_LABEL).is_none_or(|value| value == names::CONTAINED_VALUE) {
         wanted.push((names::CONTAINED_LABEL.to_owned(), names::CONTAINED_VALUE));
@@ -157,7 +157,7 @@ pub(super) fn put_labels(cx: &Context<'_>, pod: &Pod) -> Option<Effect> {
 
 /// Whether our selecting label is on the pod, or was put there by us and taken off by somebody else.
 pub(super) fn is_labelled(cx: &Context<'_>, pod: &Pod) -> bool {
-    let held = held_labels(pod, &names::field_manager(cx.response_uid));
+    let held = Fields::from(pod).labels_applied_by(&names::field_manager(cx.response_uid));
     label(pod, &names::isolation_label(cx.response_uid)).is_some()
         // The verb `label` has the same manager.
         || held.iter().any(|key| *key == names::CONTAINED_LABEL || names::response_of_isolation_label(key).is_some())
@@ -169,18 +169,8 @@ pub(super) fn withdraw_labels(cx: &Context<'_>, pod: &Pod) -> Option<Effect> {
     Fields::from(pod).is_applied_by(&manager).then(|| Effect::Withdraw { object: pod_ref(cx), manager })
 }
 
-/// The labels that a manager holds by server-side apply.
-fn held_labels<'a>(pod: &'a Pod, manager: &str) -> Vec<&'a str> {
-    let entries = pod.metadata.managed_fields.iter().flatten();
-    entries
-        .filter(|entry| entry.manager.as_deref() == Some(manager) && entry.operation.as_deref() == Some("Apply"))
-        .filter_map(|entry| entry.fields_v1.as_ref()?.0.get("f:metadata")?.get("f:labels")?.as_object())
-        .flat_map(|labels| labels.keys().filter_map(|key| key.strip_prefix("f:")))
-        .collect()
-}
-
 pub(super) fn label<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
-    labels(pod.metadata.labels.as_ref(), key)
+    Fields::from(pod).label(key)
 }
 
 /// Whether a response other than this one has its isolating label on the pod.

@@ -10,7 +10,7 @@ use tourniquet_api::{Label, PinnedTarget};
 use crate::action::{Asked, Refusal};
 use crate::effect::Kind;
 use crate::target;
-use crate::world::Unread;
+use crate::world::{Unread, service_selects};
 
 type Labels = BTreeMap<String, String>;
 
@@ -56,12 +56,10 @@ fn service(
     before: &Labels,
     after: &Labels,
 ) -> Result<Option<String>, Unread> {
-    let selects =
-        |selector: &Labels, labels: &Labels| selector.iter().all(|(key, value)| labels.get(key) == Some(value));
     let services = asked.world.service_selectors(target.namespace.as_deref().unwrap_or_default())?;
     let mut losing: Vec<&str> = services
         .iter()
-        .filter(|service| selects(&service.selector, before) && !selects(&service.selector, after))
+        .filter(|service| service_selects(&service.selector, before) && !service_selects(&service.selector, after))
         .map(|service| service.name.as_str())
         .collect();
     losing.sort_unstable();

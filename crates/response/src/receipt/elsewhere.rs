@@ -9,6 +9,7 @@ use tourniquet_api::Residual;
 use super::seen::{Neighbour, Neighbours};
 use super::words::{NAMED, kubectl, list, sequence, shown, with};
 use super::{LOW, MEDIUM, Subject, residual};
+use crate::world::service_selects;
 
 /// How many images are told; the rarest first, since a mesh puts its proxy into every pod.
 const IMAGES: usize = 3;
@@ -141,9 +142,7 @@ pub(super) fn routing<'a>(pod: &Pod, services: &'a [Service]) -> Vec<&'a Service
     let labels = pod.metadata.labels.clone().unwrap_or_default();
     let selects = |service: &&Service| {
         let selector = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-        selector.is_some_and(|selector| {
-            !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
-        })
+        selector.is_some_and(|selector| service_selects(selector, &labels))
     };
     let mut services: Vec<&Service> = services.iter().filter(selects).collect();
     services.sort_by_key(|service| &service.metadata.name);
