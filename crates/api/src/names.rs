@@ -4,6 +4,9 @@
 //! response can collide with another one. A UID has 36 characters, so each name below stays within the 63 characters
 //! that Kubernetes allows for the name part of a label key and for a label value, whatever the response is called.
 
+/// Label on a Containment: the namespace of its pod, by which those of a namespace are listed.
+pub const POD_NAMESPACE_LABEL: &str = "tourniquet.dev/pod-namespace";
+
 /// The finalizer that keeps a response until it has been undone.
 pub const FINALIZER: &str = "tourniquet.dev/undo";
 

@@ -62,6 +62,19 @@ pub struct PinnedTarget {
     /// A pod's containers at that moment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<PinnedContainer>,
+    /// Of a namespace that is isolated, how many pods run there, and how many of them are held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<PodCounts>,
+}
+
+/// The pods of a namespace that is isolated.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodCounts {
+    /// How many run.
+    pub running: i32,
+    /// How many of them are held.
+    pub contained: i32,
 }
 
 /// A container, pinned by its ID: a restarted container is another container.
@@ -200,6 +213,9 @@ pub struct ActionStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::results")]
     pub results: Vec<TargetResult>,
+    /// Of more than 100 targets, how many further ones have which outcome.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub further: std::collections::BTreeMap<String, i32>,
 }
 
 /// What became of one action on one target.

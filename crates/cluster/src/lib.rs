@@ -9,6 +9,7 @@ mod observe;
 mod perform;
 mod probe;
 mod responses;
+mod sets;
 mod shared;
 mod surroundings;
 
@@ -22,7 +23,7 @@ use kube::core::DeserializeGuard;
 pub use probe::attempt;
 pub use responses::Written;
 use tourniquet_api::IncidentResponse;
-use tourniquet_response::Kind;
+use tourniquet_response::{Engines, Kind};
 
 use crate::shared::Shared;
 
@@ -37,6 +38,7 @@ pub struct Cluster {
     dependencies: Arc<Shared<observe::Dependencies>>,
     bindings: Arc<Shared<surroundings::Bindings>>,
     pods: Arc<Shared<surroundings::Pods>>,
+    engines: Arc<Shared<Engines>>,
 }
 
 impl Cluster {
@@ -49,6 +51,7 @@ impl Cluster {
             dependencies: Arc::default(),
             bindings: Arc::default(),
             pods: Arc::default(),
+            engines: Arc::default(),
         }
     }
 }

@@ -20,6 +20,7 @@ use tourniquet_response::{
 };
 
 use crate::error::{Cause, Error};
+use crate::sets::workload;
 use crate::surroundings::patiently;
 use crate::{Cluster, api_resource, probe, within};
 
@@ -51,6 +52,20 @@ impl Cluster {
                     .map_err(|cause| Error::request("read", format_args!("Pod {namespace}/{name}"), cause))?;
                 Observation::Pod(pod.map(Box::new))
             }
+            Read::SelectedPods { namespace, selector } => {
+                Observation::SelectedPods(self.selected_pods(namespace, selector).await?)
+            }
+            Read::OwnedPods { namespace, kind, name } => {
+                Observation::OwnedPods(self.owned_pods(namespace, kind, name).await?)
+            }
+            Read::NamespacePods { namespace } => Observation::NamespacePods(self.namespace_pods(namespace).await?),
+            Read::NamespaceEndpoints { namespace } => {
+                Observation::NamespaceEndpoints(self.namespace_endpoints(namespace).await?)
+            }
+            Read::NamespaceContainments { namespace, agents } => {
+                Observation::NamespaceContainments(self.namespace_containments(namespace, agents).await?)
+            }
+            Read::Engines => Observation::Engines(self.engines().await?),
             Read::NetworkPolicy { namespace, name } => {
                 let api: Api<NetworkPolicy> = Api::namespaced(self.client.clone(), namespace);
                 let policy = existing(within(api.get(name)).await)
@@ -65,11 +80,7 @@ impl Cluster {
                 Observation::NetworkPolicies(list.items)
             }
             Read::CiliumEndpoint { namespace, name } => {
-                let resource = ApiResource::from_gvk_with_plural(
-                    &GroupVersionKind::gvk("cilium.io", "v2", "CiliumEndpoint"),
-                    "ciliumendpoints",
-                );
-                let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+                let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &cilium_endpoints());
                 let endpoint = existing(within(api.get(name)).await).map_err(|cause| {
                     Error::request("read", format_args!("CiliumEndpoint {namespace}/{name}"), cause)
                 })?;
@@ -146,14 +157,7 @@ impl Cluster {
         name: &str,
         uid: &str,
     ) -> Result<Option<LabelSelector>, Error> {
-        let (group, plural) = match kind {
-            "ReplicaSet" => ("apps", "replicasets"),
-            "StatefulSet" => ("apps", "statefulsets"),
-            "DaemonSet" => ("apps", "daemonsets"),
-            "Job" => ("batch", "jobs"),
-            _ => return Ok(None),
-        };
-        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", kind), plural);
+        let Some(resource) = workload(kind).filter(|_| kind != "Deployment") else { return Ok(None) };
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
         let found = existing(within(api.get(name)).await)
             .map_err(|cause| Error::request("read", format_args!("{kind} {namespace}/{name}"), cause))?;
@@ -226,7 +230,7 @@ pub(crate) struct Dependencies(BTreeMap<(String, String), String>);
 /// A list from the API server's cache. A list without this waits until the cache has caught up with the last write of the whole
 /// cluster, 60 to 85 ms where there was just one (measured; the API server asks etcd for progress every 100 ms). What changes
 /// after the look is a watch event, and looked at again.
-fn cached() -> ListParams {
+pub(crate) fn cached() -> ListParams {
     ListParams::default().match_any()
 }
 
@@ -258,7 +262,12 @@ pub(crate) fn existing<T>(result: Result<T, Cause>) -> Result<Option<T>, Cause> 
     }
 }
 
-fn cilium_endpoint(object: &DynamicObject) -> CiliumEndpoint {
+pub(crate) fn cilium_endpoints() -> ApiResource {
+    let kind = GroupVersionKind::gvk("cilium.io", "v2", "CiliumEndpoint");
+    ApiResource::from_gvk_with_plural(&kind, "ciliumendpoints")
+}
+
+pub(crate) fn cilium_endpoint(object: &DynamicObject) -> CiliumEndpoint {
     let owners = object.metadata.owner_references.iter().flatten();
     let labels = object.data.pointer("/status/identity/labels").and_then(Value::as_array);
     CiliumEndpoint {

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::stream::{self, StreamExt};
 use kube::ResourceExt;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
 use tourniquet_api::{IncidentResponse, IncidentResponseStatus, names};
 use tourniquet_cluster::{Cluster, Written};
 use tourniquet_response::{
-    Failure, Note, Observation, Pass, Phase, Read, Settings, World, mark_unreadable, notes, notes_of_unreadable, pass,
-    report_failures, undo_unreadable, unobservable,
+    Failure, Note, ObjectRef, Observation, Pass, Phase, Read, Settings, Step, World, mark_unreadable, notes,
+    notes_of_unreadable, pass, report_failures, undo_unreadable, unobservable,
 };
 use tracing::{Instrument, error, info, info_span, warn};
 
@@ -22,6 +23,8 @@ use crate::triggers::Stored;
 /// How often one reconcile looks again at its own effects. Two are usual: act, then see. A response that others keep changing
 /// waits for its next turn like one that fails, so that it cannot keep a worker for itself.
 const ROUNDS: usize = 8;
+/// How many objects of one response are written to at the same time.
+const AT_A_TIME: usize = 16;
 /// A look that nothing gave cause to.
 const AT_THE_LATEST: Duration = Duration::from_secs(300);
 
@@ -231,15 +234,27 @@ async fn decide(response: &IncidentResponse, uid: &str, cx: &Context) -> Result<
     }
 }
 
-/// Carries the steps out, in order, past those that fail: where one policy is refused, the other may contain the pod.
+/// Carries the steps out, past those that fail: where one policy is refused, the other may contain the pod. In order of the kinds of
+/// object, and on each object in order; on objects of one kind at the same time: fifty pods one after the other would be fifty waits.
 async fn perform(plan: &Pass, cx: &Context) -> Vec<Failure> {
     let mut failures = Vec::new();
-    for step in &plan.steps {
+    for of_kind in plan.steps.chunk_by(|one, other| one.effect.object().kind == other.effect.object().kind) {
+        let mut by_object: BTreeMap<&ObjectRef, Vec<&Step>> = BTreeMap::new();
+        for step in of_kind {
+            by_object.entry(step.effect.object()).or_default().push(step);
+        }
+        let performing: Vec<_> = by_object.into_values().map(|steps| perform_in_order(steps, cx)).collect();
+        failures.extend(stream::iter(performing).buffered(AT_A_TIME).concat().await);
+    }
+    failures
+}
+
+async fn perform_in_order(steps: Vec<&Step>, cx: &Context) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    for step in steps {
         match cx.cluster.perform(&step.effect).await {
             Ok(()) => info!(action = step.action, effect = %step.effect, "done"),
-            Err(error) => {
-                failures.push(Failure { action: Some(step.action.clone()), message: error.to_string() });
-            }
+            Err(error) => failures.push(step.failed(error.to_string())),
         }
     }
     failures

@@ -1,25 +1,25 @@
 //! Whether a response is carried out at all. Decided once, stored, and final.
 
+mod wanted;
+
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use tourniquet_api::{
-    IncidentResponse, IncidentResponseSpec, NamespaceTarget, NodeTarget, PinnedContainer, PinnedTarget, PodTarget,
-    Target,
-};
+use tourniquet_api::{IncidentResponse, IncidentResponseSpec, PinnedTarget};
 
+use self::wanted::Wanted;
+pub(crate) use self::wanted::{containers, describe};
 use crate::action::{self, Asked, Refusal};
 use crate::effect::Kind;
 use crate::settings::Settings;
 use crate::status;
-use crate::world::{Read, Unread, World, service_selects};
+use crate::world::{Read, Unread, World};
 
 /// The decision.
 #[derive(Debug)]
 pub(crate) enum Decision {
     /// Carried out, on these and only these.
-    Accepted(PinnedTarget),
+    Accepted(Vec<PinnedTarget>),
     /// Not carried out; nothing is touched.
     Refused {
         /// The condition's reason.
@@ -27,6 +27,12 @@ pub(crate) enum Decision {
         /// What is wrong, and what to do instead.
         message: String,
     },
+}
+
+impl From<Refusal> for Decision {
+    fn from(Refusal { reason, message }: Refusal) -> Self {
+        Self::Refused { reason, message }
+    }
 }
 
 fn refuse(reason: &'static str, message: impl Into<String>) -> Decision {
@@ -39,83 +45,58 @@ pub(crate) fn decide(response: &IncidentResponse, world: &World, settings: &Sett
     if let Some(message) = misshapen(spec) {
         return Ok(refuse("Invalid", message));
     }
-    let asked = match &spec.target {
-        Target { pod: Some(target), .. } => Wanted::Pod(target),
-        Target { namespace: Some(target), .. } => Wanted::Namespace(target),
-        Target { node: Some(target), .. } => Wanted::Node(target),
-        _ => {
-            return Ok(refuse(
-                "TargetNotSupported",
-                "this version of tourniquet acts on single pods, on namespaces and on nodes, not yet on sets of pods; name one in target.pod",
-            ));
-        }
+    let Some(wanted) = Wanted::of(&spec.target) else {
+        return Ok(refuse("Invalid", "a target is exactly one of pod, pods, namespace and node"));
     };
-    if let Some(refusal) = unsupported(spec, asked.kind()) {
+    if let Some(refusal) = unsupported(spec, wanted.kind()) {
         return Ok(refusal);
     }
-    if let Some(refusal) = refuse_place(response, &asked, settings) {
+    if let Some(refusal) = refuse_place(response, &wanted, settings) {
         return Ok(refusal);
     }
-    let target = match asked {
-        Wanted::Pod(wanted) => {
-            let (namespace, name) = (&wanted.namespace, &wanted.name);
-            let isolates = status::isolates(response);
-            let mut reads = vec![Read::Pod { namespace: namespace.clone(), name: name.clone() }];
-            if isolates {
-                reads.push(Read::AdmissionBackends { namespace: namespace.clone() });
-            }
-            world.require(reads)?;
-            let Some(pod) = world.pod(namespace, name)? else {
-                return Ok(refuse("TargetNotFound", format!("there is no pod {namespace}/{name}")));
-            };
-            if let Some(refusal) = refuse_pod(wanted, pod) {
-                return Ok(refusal);
-            }
-            if isolates && let Some(refusal) = refuse_isolation(spec, wanted, pod, world)? {
-                return Ok(refusal);
-            }
-            pin(namespace, pod)
-        }
-        Wanted::Namespace(wanted) => {
-            let found = world.namespace(&wanted.name)?.map(|namespace| &namespace.metadata);
-            match pin_object(Kind::Namespace, &wanted.name, wanted.uid.as_deref(), found) {
-                Decision::Accepted(pinned) => pinned,
-                refusal => return Ok(refusal),
-            }
-        }
-        Wanted::Node(wanted) => {
-            let found = world.node(&wanted.name)?.map(|node| &node.metadata);
-            match pin_object(Kind::Node, &wanted.name, wanted.uid.as_deref(), found) {
-                Decision::Accepted(pinned) => pinned,
-                refusal => return Ok(refusal),
-            }
-        }
-    };
+    let namespace = wanted.namespace().filter(|_| status::isolates(response));
+    let mut reads = vec![wanted.read()];
+    reads.extend(namespace.map(|namespace| Read::AdmissionBackends { namespace: namespace.to_owned() }));
+    world.require(reads)?;
+    match wanted.found(world)? {
+        Ok(found) => refuse_actions(spec, &found, world),
+        Err(refusal) => Ok(refusal.into()),
+    }
+}
+
+/// What actions have against the targets. What is so of some of several is their own result.
+fn refuse_actions(
+    spec: &IncidentResponseSpec,
+    found: &[(PinnedTarget, Option<&Pod>)],
+    world: &World,
+) -> Result<Decision, Unread> {
+    let mut missing = Unread::default();
+    let mut refusals = Vec::new();
     for action in &spec.actions {
         let Some(act) = action.verb().and_then(action::action) else { continue };
-        if let Some(Refusal { reason, message }) = act.refuses(&Asked { world, spec, action, target: &target })? {
-            return Ok(refuse(reason, message));
+        let mut passed_over = Vec::new();
+        for (target, pod) in found {
+            let asked = Asked { world, spec, action, target, pod: *pod };
+            match act.passes_over(&asked) {
+                Ok(Some(refusal)) => passed_over.push(refusal),
+                Ok(None) => match act.refuses(&asked) {
+                    Ok(refusal) => refusals.extend(refusal),
+                    Err(unread) => missing.0.extend(unread.0),
+                },
+                Err(unread) => missing.0.extend(unread.0),
+            }
+        }
+        if passed_over.len() == found.len() {
+            refusals.extend(passed_over.into_iter().next());
         }
     }
-    Ok(Decision::Accepted(target))
-}
-
-/// What is asked for.
-#[derive(Clone, Copy)]
-enum Wanted<'a> {
-    Pod(&'a PodTarget),
-    Namespace(&'a NamespaceTarget),
-    Node(&'a NodeTarget),
-}
-
-impl Wanted<'_> {
-    const fn kind(&self) -> Kind {
-        match self {
-            Self::Pod(_) => Kind::Pod,
-            Self::Namespace(_) => Kind::Namespace,
-            Self::Node(_) => Kind::Node,
-        }
+    if !missing.0.is_empty() {
+        return Err(missing);
     }
+    Ok(refusals
+        .into_iter()
+        .next()
+        .map_or_else(|| Decision::Accepted(found.iter().map(|(target, _)| target.clone()).collect()), Decision::from))
 }
 
 /// The first verb that is not built, or not for this kind of target.
@@ -155,19 +136,17 @@ fn unsupported(spec: &IncidentResponseSpec, kind: Kind) -> Option<Decision> {
 fn refuse_place(response: &IncidentResponse, wanted: &Wanted<'_>, settings: &Settings) -> Option<Decision> {
     let own = response.metadata.namespace.as_deref().unwrap_or_default();
     let privileged = own == settings.response_namespace;
-    let namespace = match wanted {
-        Wanted::Pod(pod) => pod.namespace.as_str(),
-        Wanted::Namespace(namespace) => namespace.name.as_str(),
-        Wanted::Node(_) if privileged => return None,
-        Wanted::Node(node) => {
-            return Some(refuse(
+    let Some(namespace) = wanted.namespace() else {
+        return (!privileged).then(|| {
+            refuse(
                 "OutsideResponseNamespace",
                 format!(
                     "a response in namespace {own} acts on its own namespace only, and nodes are in none; to act on node {}, create it in {}",
-                    node.name, settings.response_namespace
+                    response.spec.target.node.as_ref().map_or("", |node| &node.name),
+                    settings.response_namespace
                 ),
-            ));
-        }
+            )
+        });
     };
     if !privileged && own != namespace {
         return Some(refuse(
@@ -234,118 +213,4 @@ fn misshapen(spec: &IncidentResponseSpec) -> Option<String> {
         }
     }
     None
-}
-
-fn refuse_pod(target: &PodTarget, pod: &Pod) -> Option<Decision> {
-    let name = format!("{}/{}", target.namespace, target.name);
-    let uid = pod.metadata.uid.as_deref().unwrap_or_default();
-    if let Some(wanted) = target.uid.as_deref().filter(|wanted| *wanted != uid) {
-        return Some(refuse(
-            "UIDMismatch",
-            format!("pod {name} has UID {uid}, not {wanted}: it is another pod of the same name"),
-        ));
-    }
-    let created = pod.metadata.creation_timestamp.as_ref();
-    if let (Some(limit), Some(created)) = (&target.created_before, created)
-        && created.0 >= limit.0
-    {
-        return Some(refuse(
-            "CreatedAfter",
-            format!(
-                "pod {name} was created at {}, not before {}: it is not the pod that was meant",
-                created.0, limit.0
-            ),
-        ));
-    }
-    None
-}
-
-/// What is against cutting a pod off.
-fn refuse_isolation(
-    response: &IncidentResponseSpec,
-    target: &PodTarget,
-    pod: &Pod,
-    world: &World,
-) -> Result<Option<Decision>, Unread> {
-    let name = format!("{}/{}", target.namespace, target.name);
-    let spec = pod.spec.as_ref();
-    if spec.is_some_and(|spec| spec.host_network.unwrap_or(false)) {
-        return Ok(Some(refuse(
-            "HostNetwork",
-            format!(
-                "pod {name} uses its node's network, which no policy reaches; cordoning node {} stops new pods from coming there, and \
-                 contains nothing",
-                spec.and_then(|spec| spec.node_name.as_deref()).unwrap_or("(none yet)")
-            ),
-        )));
-    }
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
-    if matches!(phase, "Succeeded" | "Failed") {
-        let message = format!("pod {name} has finished ({phase}): there is nothing left to isolate");
-        return Ok(Some(refuse("PodFinished", message)));
-    }
-    if response.override_protection {
-        return Ok(None);
-    }
-    let labels = pod.metadata.labels.clone().unwrap_or_default();
-    let backends = world.admission_backends(&target.namespace)?.iter();
-    let backends = backends.filter(|backend| service_selects(&backend.selector, &labels));
-    // The same one is named whatever the order of the list.
-    Ok(backends.min_by_key(|backend| (&backend.service, &backend.used_by)).map(|backend| {
-        refuse(
-            "AdmissionBackend",
-            format!(
-                "pod {name} is behind Service {}, on which {} depends: cut off, it can lock the API server, the undo of this response \
-                 included; who has the right override-protection sets overrideProtection: true",
-                backend.service, backend.used_by
-            ),
-        )
-    }))
-}
-
-/// An object that is in no namespace, and has nothing but its UID to be known by.
-fn pin_object(kind: Kind, name: &str, wanted: Option<&str>, found: Option<&ObjectMeta>) -> Decision {
-    let called = format!("{} {name}", kind.as_str().to_lowercase());
-    let Some(found) = found else { return refuse("TargetNotFound", format!("there is no {called}")) };
-    let uid = found.uid.clone().unwrap_or_default();
-    if let Some(wanted) = wanted.filter(|wanted| *wanted != uid) {
-        return refuse(
-            "UIDMismatch",
-            format!("{called} has UID {uid}, not {wanted}: it is another one of the same name"),
-        );
-    }
-    Decision::Accepted(PinnedTarget {
-        kind: kind.as_str().to_owned(),
-        name: name.to_owned(),
-        uid,
-        ..PinnedTarget::default()
-    })
-}
-
-fn pin(namespace: &str, pod: &Pod) -> PinnedTarget {
-    PinnedTarget {
-        kind: "Pod".to_owned(),
-        namespace: Some(namespace.to_owned()),
-        name: pod.metadata.name.clone().unwrap_or_default(),
-        uid: pod.metadata.uid.clone().unwrap_or_default(),
-        node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
-        containers: containers(pod),
-    }
-}
-
-/// The containers of a pod as they run now, by name.
-pub(crate) fn containers(pod: &Pod) -> Vec<PinnedContainer> {
-    let Some(status) = &pod.status else { return Vec::new() };
-    let mut containers: Vec<PinnedContainer> = status
-        .container_statuses
-        .iter()
-        .flatten()
-        .map(|status| PinnedContainer {
-            name: status.name.clone(),
-            container_id: status.container_id.clone(),
-            restart_count: status.restart_count,
-        })
-        .collect();
-    containers.sort_by(|one, other| one.name.cmp(&other.name));
-    containers
 }

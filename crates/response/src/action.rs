@@ -1,6 +1,7 @@
 //! What an action is. One file per action implements [`Act`]; [`ACTIONS`] is where it is registered.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use std::net::SocketAddr;
 
@@ -38,6 +39,17 @@ pub(crate) trait Act: Sync {
         Ok(None)
     }
 
+    /// Why it cannot be carried out on this target, of which there may be others. It is then that target's result; where it is so of
+    /// all targets, the response is refused.
+    fn passes_over(&self, _: &Asked<'_>) -> Result<Option<Refusal>, Unread> {
+        Ok(None)
+    }
+
+    /// What else it is carried out on, beside the target: what is in it now.
+    fn members(&self, _: &Context<'_>, _undoing: bool) -> Result<Vec<PinnedTarget>, Unread> {
+        Ok(Vec::new())
+    }
+
     /// What it needs to be allowed to do, and no more.
     fn rbac(&self) -> Vec<PolicyRule>;
 
@@ -64,6 +76,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) action: &'a Action,
     /// The target, as it would be pinned.
     pub(crate) target: &'a PinnedTarget,
+    /// The pod, where the target is one.
+    pub(crate) pod: Option<&'a Pod>,
 }
 
 /// Why a response is not carried out.
@@ -76,6 +90,7 @@ pub(crate) struct Refusal {
 }
 
 /// One action of one response on one target.
+#[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     /// What was seen.
     pub(crate) world: &'a World,
@@ -85,8 +100,12 @@ pub(crate) struct Context<'a> {
     pub(crate) response_name: &'a str,
     /// What was asked for. None: the stored response cannot be read, and all that is left is to undo it.
     pub(crate) action: Option<&'a Action>,
-    /// The target, pinned when the response was accepted.
+    /// The target, pinned when the response was accepted; or what is in it now.
     pub(crate) target: &'a PinnedTarget,
+    /// The namespace that was asked for, where the target is a pod in it.
+    pub(crate) namespace: Option<&'a PinnedTarget>,
+    /// Whether there are so many targets that what belongs to them is listed, and not read one by one.
+    pub(crate) listed: bool,
     /// The agents, where there are any.
     pub(crate) agents: Option<&'a Agents>,
     /// What was reported of this target before.
@@ -95,7 +114,19 @@ pub(crate) struct Context<'a> {
     pub(crate) applied_at: Timestamp,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// The same of something that is in the target.
+    pub(crate) fn of_member(&self, member: &'a PinnedTarget, before: Option<&'a TargetResult>) -> Self {
+        Self {
+            target: member,
+            namespace: Some(self.target),
+            listed: true,
+            before,
+            applied_at: before.and_then(|before| before.applied_at.as_ref()).map_or(self.world.now, |at| at.0),
+            ..*self
+        }
+    }
+
     /// How long everything has been in place.
     pub(crate) fn elapsed(&self) -> SignedDuration {
         self.world.now.duration_since(self.applied_at)
@@ -113,6 +144,8 @@ pub(crate) struct Plan {
     pub(crate) changes: Vec<Change>,
     /// What is known to stay open, or to come of it, before anything is done: said before the first effect.
     pub(crate) residual: Vec<Residual>,
+    /// What takes away what is no longer needed. It has no part in whether the action is in place.
+    pub(crate) tidying: Vec<Effect>,
 }
 
 /// What to undo next.

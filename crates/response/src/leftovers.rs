@@ -26,7 +26,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
-use serde_json::json;
 use tourniquet_api::{Containment, names};
 
 pub use self::standing::{Standing, vanished_in_force};
@@ -345,7 +344,7 @@ impl Search {
         let asked =
             ObjectRef { kind: Kind::Containment, namespace: Some(agents.namespace.clone()), name: uid, uid: None };
         // The very fields that a response would ask for, under the same manager: one that comes at this moment finds its own.
-        let fields = json!({ "spec": containment::spec(pod, node, agents) });
+        let fields = containment::fields(pod, node, agents);
         let manager = names::OPERATOR_MANAGER.to_owned();
         let what =
             format!("{object} is cut off, and nobody asks for that: the agent on node {node} is asked to lift it");

@@ -40,6 +40,6 @@ pub use settings::{Agents, Settings};
 pub use status::{report_failures, unobservable};
 pub use unreadable::{Leftover, mark_unreadable, undo_unreadable};
 pub use world::{
-    AdmissionBackend, CiliumEndpoint, ClusterwidePolicy, Observation, PeerResponse, Reach, Read, ServiceSelector,
-    Unread, World,
+    AdmissionBackend, CiliumEndpoint, ClusterwidePolicy, Engines, Observation, PeerResponse, Reach, Read,
+    ServiceSelector, Unread, World,
 };

@@ -4,6 +4,7 @@ mod hold;
 mod order;
 mod receipt;
 mod release;
+mod results;
 
 use std::net::SocketAddr;
 
@@ -11,6 +12,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use tourniquet_api::{Action, IncidentResponse, IncidentResponseStatus, PinnedTarget, TargetResult};
 
+pub(crate) use self::results::Results;
 use crate::accept::{self, Decision};
 use crate::action::{self, Context};
 use crate::conditions;
@@ -41,8 +43,18 @@ pub enum Phase {
 pub struct Step {
     /// The action's name in status.
     pub action: String,
+    /// The UID of the target that it is done for; `None` where it is done for several.
+    pub target: Option<String>,
     /// The effect.
     pub effect: Effect,
+}
+
+impl Step {
+    /// That it did not work.
+    #[must_use]
+    pub fn failed(&self, message: String) -> Failure {
+        Failure { action: Some(self.action.clone()), target: self.target.clone(), message }
+    }
 }
 
 /// Something that did not work.
@@ -50,6 +62,8 @@ pub struct Step {
 pub struct Failure {
     /// The action's name, where one is to blame.
     pub action: Option<String>,
+    /// The UID of its target, where one of them is.
+    pub target: Option<String>,
     /// What happened, to which object, and what to do next.
     pub message: String,
 }
@@ -94,7 +108,7 @@ pub fn pass(response: &IncidentResponse, world: &World, settings: &Settings) -> 
             Decision::Refused { reason, message } => {
                 status::refused(&mut pass.status, response, world.now, reason, &message);
             }
-            Decision::Accepted(target) => status::accepted(&mut pass.status, response, world.now, target),
+            Decision::Accepted(targets) => status::accepted(&mut pass.status, response, world.now, targets),
         }
         pass.phase = phase(response, &pass.status, world.now);
     }
@@ -155,12 +169,20 @@ struct Look<'a> {
     name: String,
 }
 
+fn step(action: &str, target: &PinnedTarget, effect: Effect) -> Step {
+    Step { action: action.to_owned(), target: Some(target.uid.clone()), effect }
+}
+
+/// From so many targets on, what belongs to them is listed rather than read one by one.
+const LISTED_FROM: usize = 8;
+
 impl Look<'_> {
     fn context<'b>(
         &'b self,
         action: &'b Action,
         target: &'b PinnedTarget,
         before: Option<&'b TargetResult>,
+        targets: usize,
     ) -> Context<'b> {
         Context {
             world: self.world,
@@ -168,6 +190,8 @@ impl Look<'_> {
             response_name: &self.name,
             action: Some(action),
             target,
+            namespace: None,
+            listed: targets >= LISTED_FROM,
             agents: self.agents,
             before,
             applied_at: before.and_then(|before| before.applied_at.as_ref()).map_or(self.world.now, |at| at.0),
@@ -180,7 +204,7 @@ impl Look<'_> {
         for action in &self.response.spec.actions {
             let Some(act) = action.verb().and_then(action::action) else { continue };
             for target in &status.targets {
-                reads.extend(act.reads(&self.context(action, target, None), releasing));
+                reads.extend(act.reads(&self.context(action, target, None, status.targets.len()), releasing));
             }
         }
         if releasing {
@@ -194,26 +218,32 @@ impl Look<'_> {
 #[must_use]
 pub fn peer(response: &IncidentResponse, now: jiff::Timestamp) -> PeerResponse {
     let stored = response.status.clone().unwrap_or_default();
-    let pods = if !status::isolates(response) {
-        Vec::new()
-    } else if stored.targets.is_empty() {
-        response.spec.target.pod.iter().map(|pod| (pod.namespace.clone(), pod.name.clone(), pod.uid.clone())).collect()
-    } else {
-        let pinned = stored.targets.iter();
-        pinned
-            .map(|target| (target.namespace.clone().unwrap_or_default(), target.name.clone(), Some(target.uid.clone())))
-            .collect()
+    let mut peer = PeerResponse {
+        name: full_name(&response.metadata),
+        uid: response.metadata.uid.clone().unwrap_or_default(),
+        ..PeerResponse::default()
     };
+    if status::isolates(response) {
+        let target = &response.spec.target;
+        peer.isolates_namespace = target.namespace.as_ref().map(|namespace| namespace.name.clone());
+        let pinned = stored.targets.iter().filter(|target| target.kind == "Pod");
+        peer.isolates = pinned
+            .map(|target| (target.namespace.clone().unwrap_or_default(), target.name.clone(), Some(target.uid.clone())))
+            .collect();
+        if stored.targets.is_empty() {
+            let pod = target.pod.iter();
+            peer.isolates = pod.map(|pod| (pod.namespace.clone(), pod.name.clone(), pod.uid.clone())).collect();
+            peer.undecided_in = target.pods.as_ref().map(|pods| pods.namespace.clone());
+        }
+    }
     let phase = phase(response, &stored, now);
     let ends = response.metadata.deletion_timestamp.is_some()
         || response.spec.release.unwrap_or(false)
         || response.spec.dry_run
         || expired(response, now);
     PeerResponse {
-        name: full_name(&response.metadata),
-        uid: response.metadata.uid.clone().unwrap_or_default(),
-        isolates: pods,
         live: !ends && matches!(phase, Phase::Unaccepted | Phase::Holding),
         contains: conditions::is_true(&stored.conditions, "Contained"),
+        ..peer
     }
 }

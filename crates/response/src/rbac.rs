@@ -31,6 +31,10 @@ pub fn rbac_rules() -> Vec<PolicyRule> {
         ),
         rule("apiregistration.k8s.io", &["apiservices"], &["list"]),
         rule("", &["services"], &["get"]),
+        // Acceptance: the pods of a workload.
+        rule("apps", &["deployments", "replicasets", "statefulsets", "daemonsets"], &["get"]),
+        rule("apps", &["replicasets"], &["list"]),
+        rule("batch", &["jobs"], &["get"]),
         // Leftovers: cuts that agents report and nobody asks for.
         rule("internal.tourniquet.dev", &["nodeagents"], &["list"]),
         // On responses and on their pods, in whatever namespace. Patch counts up one that is there.

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tourniquet_api::{ActionStatus, IncidentResponse, IncidentResponseStatus, Outcome, PinnedTarget};
+use tourniquet_api::{ActionStatus, IncidentResponse, IncidentResponseStatus, Outcome, PinnedTarget, TargetResult};
 
+use crate::accept;
 use crate::action::Contained;
 use crate::conditions::{Conditions, Is};
-use crate::pass::{Failure, Phase, phase};
+use crate::pass::{Failure, Phase, Results, phase};
 
 /// The target in one string, for `kubectl get`.
 pub(crate) fn describe_target(response: &IncidentResponse) -> String {
@@ -16,7 +17,7 @@ pub(crate) fn describe_target(response: &IncidentResponse) -> String {
     if let Some(pod) = &target.pod {
         format!("pod {}/{}", pod.namespace, pod.name)
     } else if let Some(pods) = &target.pods {
-        format!("pods {}", pods.namespace)
+        accept::describe(pods)
     } else if let Some(namespace) = &target.namespace {
         format!("namespace {}", namespace.name)
     } else {
@@ -74,14 +75,14 @@ pub(crate) fn refused(
     conditions.remove("Reconciling");
 }
 
-/// It will be, on this target.
+/// It will be, on these targets.
 pub(crate) fn accepted(
     status: &mut IncidentResponseStatus,
     response: &IncidentResponse,
     now: Timestamp,
-    target: PinnedTarget,
+    targets: Vec<PinnedTarget>,
 ) {
-    status.targets = vec![target];
+    status.targets = targets;
     status.actions = response
         .spec
         .actions
@@ -150,7 +151,7 @@ pub(crate) fn holding(
 }
 
 /// How little is known to be done.
-const fn rank(outcome: Outcome) -> u8 {
+pub(crate) const fn rank(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::Pending | Outcome::Running => 5,
         Outcome::Failed => 4,
@@ -161,17 +162,55 @@ const fn rank(outcome: Outcome) -> u8 {
     }
 }
 
-/// An action is what became of its targets: as bad as the worst, and not finished before the last.
-pub(crate) fn summarize(state: &mut ActionStatus, now: jiff::Timestamp) {
-    let Some(worst) = state.results.iter().max_by_key(|result| rank(result.outcome)) else { return };
-    state.outcome = worst.outcome;
-    state.reason = worst.reason.clone();
-    state.message = worst.message.clone();
+/// An action is what became of its targets: as bad as the worst, and not finished before the last. What failed on some of several was
+/// carried out in part, and what there is nothing to do about on some counts only where that is so of all.
+pub(crate) fn summarize(state: &mut ActionStatus, results: Results, now: jiff::Timestamp) {
+    let Results { kept, further, worst_further, members, .. } = results;
+    let all = || kept.iter().chain(&worst_further);
+    let counted = |result: &&TargetResult| result.outcome != Outcome::Skipped;
+    // The first of the worst.
+    let worst = all().filter(counted).min_by_key(|result| std::cmp::Reverse(rank(result.outcome)));
+    let worst = worst.or_else(|| all().next());
+    let Some(worst) = worst else {
+        state.results = kept;
+        return;
+    };
+    let count = |outcome: Outcome| {
+        kept.iter().filter(|result| result.outcome == outcome).count()
+            + further.get(&outcome).copied().unwrap_or_default()
+    };
+    let total = kept.len() + further.values().sum::<usize>();
+    let not_carried_out = count(Outcome::Failed) + count(Outcome::Unknown);
+    state.outcome = match worst.outcome {
+        Outcome::Failed | Outcome::Unknown if not_carried_out < total => Outcome::Partial,
+        outcome => outcome,
+    };
+    // What is in a target says how it is held: by a cut, or by the policies.
+    let first_member = kept.get(1).filter(|first| members && first.outcome == worst.outcome);
+    state.reason = first_member.unwrap_or(worst).reason.clone();
+    let message = worst.message.as_deref().unwrap_or_default();
+    // Of what is in a target the target itself is none.
+    let (done, all) = if members && kept.first().is_some_and(|own| own.outcome == Outcome::Done) {
+        (count(Outcome::Done) - 1, total - 1)
+    } else {
+        (count(Outcome::Done), total)
+    };
+    state.message = match (total, done == all) {
+        (0 | 1, _) => worst.message.clone(),
+        (_, true) if members => Some(format!("{message}; done on all {all} pods that run there")),
+        (_, true) => Some(format!("done on all {all}; the first: {message}")),
+        (_, false) => Some(format!("done on {done} of {all}; {message}")),
+    };
+    state.further = further
+        .into_iter()
+        .map(|(outcome, count)| (outcome.as_str().to_owned(), i32::try_from(count).unwrap_or(i32::MAX)))
+        .collect();
     if matches!(worst.outcome, Outcome::Pending | Outcome::Running) {
         state.finished_at = None;
     } else {
         state.finished_at.get_or_insert(Time(now));
     }
+    state.results = kept;
 }
 
 const fn is(contained: Contained) -> Is {
@@ -250,6 +289,13 @@ pub(crate) const EFFECT_FAILED: &str = "EffectFailed";
 /// The reason of an undo whose effect failed, until it is done.
 pub(crate) const UNDO_FAILED: &str = "UndoFailed";
 
+fn tried_again(first: &Failure, failures: usize) -> String {
+    match failures {
+        1 => format!("{}; it is tried again", first.message),
+        more => format!("{} (and {} more); they are tried again", first.message, more - 1),
+    }
+}
+
 /// The status of a response some of whose effects failed. They are tried again; a success overwrites this.
 #[must_use]
 pub fn report_failures(
@@ -261,10 +307,7 @@ pub fn report_failures(
 ) -> IncidentResponseStatus {
     let mut status = status.clone();
     let Some(first) = failures.first() else { return status };
-    let message = match failures.len() {
-        1 => format!("{}; it is tried again", first.message),
-        more => format!("{} (and {} more); they are tried again", first.message, more - 1),
-    };
+    let message = tried_again(first, failures.len());
     if undoing {
         let names: BTreeSet<&str> = failures.iter().filter_map(|failure| failure.action.as_deref()).collect();
         let message = if response.spec.actions.len() > 1 && !names.is_empty() {
@@ -283,12 +326,19 @@ pub fn report_failures(
         if !failures.iter().any(|failure| failure.action.as_ref() == Some(&action.name)) {
             continue;
         }
-        for result in &mut action.results {
+        let mut results = std::mem::take(&mut action.results);
+        for result in &mut results {
+            let is_of = |failure: &&Failure| {
+                failure.action.as_ref() == Some(&action.name)
+                    && failure.target.as_ref().is_none_or(|target| *target == result.target_uid)
+            };
+            let mut failures = failures.iter().filter(is_of);
+            let Some(first) = failures.next() else { continue };
             result.outcome = Outcome::Failed;
             result.reason = Some(EFFECT_FAILED.to_owned());
-            result.message = Some(message.clone());
+            result.message = Some(tried_again(first, 1 + failures.count()));
         }
-        summarize(action, now);
+        summarize(action, Results::of(results), now);
     }
     // What did work may contain the target all the same; nobody has looked.
     holding(&mut status, response, now, isolates(response).then_some(Contained::Unseen));

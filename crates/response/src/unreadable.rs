@@ -74,25 +74,31 @@ pub fn undo_unreadable(
         let changes = mine.flat_map(|result| result.changes.clone()).collect();
         let before = TargetResult { target_uid: target.uid.clone(), changes, ..TargetResult::default() };
         for action in ACTIONS.iter().rev().filter(|action| action.targets().contains(&kind)) {
-            let cx = Context {
+            let own = Context {
                 world,
                 response_uid: uid,
                 response_name: &name,
                 action: None,
                 target: &target,
+                namespace: None,
+                listed: false,
                 agents: settings.agents.as_ref(),
                 before: Some(&before),
                 applied_at: world.now,
             };
-            world.require(action.reads(&cx, true))?;
-            let undo = action.undo(&cx)?;
-            // What one manager holds is withdrawn once, whichever verbs put it there.
-            for effect in undo.effects {
-                if !left.effects.contains(&effect) {
-                    left.effects.push(effect);
+            world.require(action.reads(&own, true))?;
+            let members = action.members(&own, true)?;
+            let members = members.iter().map(|member| own.of_member(member, None));
+            for cx in std::iter::once(own).chain(members) {
+                let undo = action.undo(&cx)?;
+                // What one manager holds is withdrawn once, whichever verbs put it there.
+                for effect in undo.effects {
+                    if !left.effects.contains(&effect) {
+                        left.effects.push(effect);
+                    }
                 }
+                left.blocked = left.blocked.or(undo.blocked);
             }
-            left.blocked = left.blocked.or(undo.blocked);
         }
     }
     Ok(left)

@@ -18,6 +18,18 @@ use crate::receipt::{Grants, Looked, Neighbours};
 pub enum Read {
     /// A pod.
     Pod { namespace: String, name: String },
+    /// The pods of a namespace that a selector selects, in the form of the API's `labelSelector`; at most 200.
+    SelectedPods { namespace: String, selector: String },
+    /// The pods of a workload: Deployment, StatefulSet, DaemonSet, ReplicaSet or Job; at most 200.
+    OwnedPods { namespace: String, kind: String, name: String },
+    /// All pods of a namespace, without what isolating them does not depend on.
+    NamespacePods { namespace: String },
+    /// What Cilium reports of all pods of a namespace.
+    NamespaceEndpoints { namespace: String },
+    /// The Containments of the pods of a namespace.
+    NamespaceContainments { namespace: String, agents: String },
+    /// Which policy engines' kinds are served, as it was a moment ago at the latest.
+    Engines,
     /// A network policy of ours.
     NetworkPolicy { namespace: String, name: String },
     /// The network policies of a namespace, as they were a moment ago at the latest.
@@ -61,6 +73,16 @@ pub enum Read {
 #[allow(missing_docs, reason = "each belongs to the read of its name")]
 pub enum Observation {
     Pod(Option<Box<Pod>>),
+    SelectedPods(Vec<Pod>),
+    /// None: there is no such workload.
+    OwnedPods(Option<Vec<Pod>>),
+    /// By name.
+    NamespacePods(BTreeMap<String, Pod>),
+    /// By the pod's name.
+    NamespaceEndpoints(BTreeMap<String, CiliumEndpoint>),
+    /// By the pod's UID.
+    NamespaceContainments(BTreeMap<String, Containment>),
+    Engines(Engines),
     NetworkPolicy(Option<Box<NetworkPolicy>>),
     NetworkPolicies(Vec<NetworkPolicy>),
     CiliumEndpoint(Option<CiliumEndpoint>),
@@ -114,6 +136,13 @@ pub struct ClusterwidePolicy {
     pub finalizers: Vec<String>,
 }
 
+/// Which kinds of policy are served. That proves nothing about a running engine: CRDs survive an uninstall.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Engines {
+    /// `cilium.io/v2` has cluster-wide policies.
+    pub cilium: bool,
+}
+
 /// A Service that the API server cannot do without.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdmissionBackend {
@@ -135,7 +164,7 @@ pub struct ServiceSelector {
 }
 
 /// What matters of another response.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PeerResponse {
     /// `namespace/name`.
     pub name: String,
@@ -143,6 +172,10 @@ pub struct PeerResponse {
     pub uid: String,
     /// The pods that it isolates or may be about to isolate, as `(namespace, name, UID if pinned)`.
     pub isolates: Vec<(String, String, Option<String>)>,
+    /// The namespace that it isolates, or may be about to isolate.
+    pub isolates_namespace: Option<String>,
+    /// The namespace of which it is about to isolate some pods: which is not decided.
+    pub undecided_in: Option<String>,
     /// Neither deleted, released, expired nor refused.
     pub live: bool,
     /// Whether it was seen in force when it was last looked at.
@@ -204,6 +237,11 @@ impl World {
     }
 
     accessor!(pod(namespace: &str, name: &str) -> Pod as Option<&Pod>: value => value.as_deref());
+    accessor!(selected_pods(namespace: &str, selector: &str) -> SelectedPods as &[Pod]: value => value);
+    accessor!(owned_pods(namespace: &str, kind: &str, name: &str) -> OwnedPods as Option<&[Pod]>: value => value.as_deref());
+    accessor!(namespace_pods(namespace: &str) -> NamespacePods as &BTreeMap<String, Pod>: value => value);
+    accessor!(namespace_endpoints(namespace: &str) -> NamespaceEndpoints as &BTreeMap<String, CiliumEndpoint>: value => value);
+    accessor!(namespace_containments(namespace: &str, agents: &str) -> NamespaceContainments as &BTreeMap<String, Containment>: value => value);
     accessor!(network_policy(namespace: &str, name: &str) -> NetworkPolicy as Option<&NetworkPolicy>: value => value.as_deref());
     accessor!(network_policies(namespace: &str) -> NetworkPolicies as &[NetworkPolicy]: value => value);
     accessor!(cilium_endpoint(namespace: &str, name: &str) -> CiliumEndpoint as Option<&CiliumEndpoint>: value => value.as_ref());
@@ -225,6 +263,13 @@ impl World {
         match self.observed.get(&Read::Responses) {
             Some(Observation::Responses(responses)) => Ok(responses),
             _ => Err(Read::Responses.into()),
+        }
+    }
+
+    pub(crate) fn engines(&self) -> Result<Engines, Unread> {
+        match self.observed.get(&Read::Engines) {
+            Some(Observation::Engines(engines)) => Ok(*engines),
+            _ => Err(Read::Engines.into()),
         }
     }
 

@@ -93,15 +93,6 @@ fn what_was_stored_under_another_schema_is_not_carried_out_in_part() {
 }
 
 #[test]
-fn sets_of_pods_are_refused() {
-    let scene = a_pod_that_answers().with_spec(|spec| {
-        spec.target =
-            object(json!({ "pods": { "namespace": "shop", "selector": { "matchLabels": { "app": "web" } } } }));
-    });
-    assert_eq!(refusal(&scene), "TargetNotSupported");
-}
-
-#[test]
 fn a_verb_on_a_target_that_it_is_not_for_is_refused_and_says_what_is() {
     let refused = |target, actions| {
         let scene = a_pod_that_answers().with_spec(|spec| {
@@ -112,10 +103,10 @@ fn a_verb_on_a_target_that_it_is_not_for_is_refused_and_says_what_is() {
         condition(&scene.look().status, "Accepted").unwrap().message.clone()
     };
     let namespace = json!({ "namespace": { "name": "shop" } });
-    let message = refused(namespace.clone(), json!([{ "isolate": {} }]));
-    assert!(message.contains("isolate on a pod, and on a namespace only label"), "{message}");
-    let message = refused(namespace, json!([{ "label": { "set": { "a": "b" } } }, { "isolate": {} }]));
-    assert!(message.contains("isolate on a pod"), "{message}");
+    let message = refused(namespace.clone(), json!([{ "cordon": {} }]));
+    assert!(message.contains("cordon on a node, and on a namespace only label or isolate"), "{message}");
+    let message = refused(namespace, json!([{ "label": { "set": { "a": "b" } } }, { "cordon": {} }]));
+    assert!(message.contains("cordon on a node"), "{message}");
     let message = refused(json!({ "node": { "name": "node-1" } }), json!([{ "isolate": {} }]));
     assert!(message.contains("on a node only label or cordon"), "{message}");
 }

@@ -129,7 +129,11 @@ fn an_isolation_that_ends_as_less_is_noted_on_both() {
 #[test]
 fn an_effect_that_fails_is_noted() {
     let scene = written(a_pod_that_answers());
-    let failure = Failure { action: Some("isolate".to_owned()), message: "cannot apply to Pod shop/web".to_owned() };
+    let failure = Failure {
+        action: Some("isolate".to_owned()),
+        target: None,
+        message: "cannot apply to Pod shop/web".to_owned(),
+    };
     let failed = report_failures(&scene.response, &status(&scene), false, &[failure], noon());
     let notes = notes(&scene.response, &status(&scene), &failed);
     assert_eq!(shown(&notes), ["Warning NotDone", "Warning NotIsolated on pod shop/web"]);
@@ -211,7 +215,7 @@ fn a_release_that_waits_or_fails_is_noted() {
     assert_eq!(shown(&noted(&scene)), ["Normal WaitingForHolder"]);
 
     let scene = written(in_force().deleted());
-    let failure = Failure { action: None, message: "cannot delete NetworkPolicy shop/x".to_owned() };
+    let failure = Failure { action: None, target: None, message: "cannot delete NetworkPolicy shop/x".to_owned() };
     let failed = report_failures(&scene.response, &status(&scene), true, &[failure], noon());
     assert_eq!(shown(&notes(&scene.response, &status(&scene), &failed)), ["Warning UndoFailed"]);
     assert_eq!(shown(&notes(&scene.response, &failed, &failed)), nothing());

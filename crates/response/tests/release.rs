@@ -237,7 +237,7 @@ fn a_label_that_somebody_else_holds_is_not_taken_and_the_failure_is_reported() {
 fn a_failed_undo_goes_on_with_the_rest_and_is_reported() {
     let scene = in_force().deleted();
     let pass = scene.look();
-    let failure = Failure { action: Some("isolate".to_owned()), message: "cannot delete".to_owned() };
+    let failure = Failure { action: Some("isolate".to_owned()), target: None, message: "cannot delete".to_owned() };
     let status = report_failures(&scene.response, &pass.status, true, &[failure.clone(), failure], noon());
     assert_eq!(says(&status, "Reverted"), "False/UndoFailed");
     assert_eq!(says(&status, "Stalled"), "True/UndoFailed");

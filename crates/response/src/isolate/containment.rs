@@ -12,11 +12,13 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 use tourniquet_api::{Connections, Containment, ContainmentState, Direction, Probe, names};
 
-use super::policies;
+use super::beyond::is_windows;
+use super::policies::{self, Scope};
+use super::seen::containment;
 use crate::action::{Context, Undo};
 use crate::effect::{Effect, Kind, ObjectRef};
 use crate::settings::Agents;
-use crate::world::{Read, Unread};
+use crate::world::Unread;
 
 /// How long the agent may take to answer before the policies take over. It takes some 20 ms.
 pub(super) const AGENT_ANSWERS: SignedDuration = SignedDuration::from_secs(5);
@@ -25,25 +27,9 @@ pub(super) const AGENT_ANSWERS: SignedDuration = SignedDuration::from_secs(5);
 /// time, which changes none, is as quick as the cut was.
 pub(super) const ALONE: SignedDuration = SignedDuration::from_secs(60);
 
-/// What has to be looked at, where there are agents.
-pub(super) fn reads(cx: &Context<'_>) -> Vec<Read> {
-    let agents = cx.agents.into_iter();
-    agents
-        .map(|agents| Read::Containment { namespace: agents.namespace.clone(), name: cx.target.uid.clone() })
-        .collect()
-}
-
-/// The pod's Containment, where there are agents.
-pub(super) fn of<'a>(cx: &Context<'a>) -> Result<Option<&'a Containment>, Unread> {
-    match cx.agents {
-        Some(agents) => cx.world.containment(&agents.namespace, &cx.target.uid),
-        None => Ok(None),
-    }
-}
-
 /// Whether the pod is cut, as its agent read back from the kernel, and this response is among those who hold it.
 pub(super) fn holds(cx: &Context<'_>, response_uid: &str) -> Result<bool, Unread> {
-    Ok(of(cx)?.is_some_and(|containment| {
+    Ok(containment(cx)?.is_some_and(|containment| {
         containment.spec.holders.contains_key(response_uid)
             && containment.status.as_ref().is_some_and(|status| status.state == ContainmentState::Cut)
     }))
@@ -52,7 +38,7 @@ pub(super) fn holds(cx: &Context<'_>, response_uid: &str) -> Result<bool, Unread
 /// Whether the agent is about to lift a cut that nobody holds any more, or has, and has not said so. Who joins now could take
 /// the old answer for its own, so joining waits for the next one; and silence meanwhile is nobody's.
 pub(super) fn is_being_lifted(cx: &Context<'_>) -> Result<bool, Unread> {
-    Ok(of(cx)?.is_some_and(|containment| {
+    Ok(containment(cx)?.is_some_and(|containment| {
         containment.spec.holders.is_empty()
             && containment.status.as_ref().is_some_and(|status| status.state == ContainmentState::Cut)
     }))
@@ -60,15 +46,23 @@ pub(super) fn is_being_lifted(cx: &Context<'_>) -> Result<bool, Unread> {
 
 /// Whether the agent cannot say whether the pod is cut: it may be, and no longer be a moment later.
 pub(super) fn is_uncertain(cx: &Context<'_>) -> Result<bool, Unread> {
-    let status = of(cx)?.and_then(|containment| containment.status.as_ref());
+    let status = containment(cx)?.and_then(|containment| containment.status.as_ref());
     Ok(status.is_some_and(|status| matches!(status.state, ContainmentState::Failed | ContainmentState::Unknown)))
 }
 
 /// Whether the policies, and the label that they select, are due: at once without an agent, when the agent does not answer, and when
 /// the cut has held for a while. Policies that select nobody yet would do nothing but work for the engine: fifty at once kept
 /// Cilium from everything else for seconds.
+///
+/// Those of a whole namespace are there at once. They have a say as soon as the agent has had its own.
 pub(super) fn policies_are_due(cx: &Context<'_>, pod: &Pod) -> Result<bool, Unread> {
-    if cx.agents.is_none() || node(pod).is_none() || policies::is_labelled(cx, pod) {
+    if cx.agents.is_none() || node(pod).is_none() || is_windows(pod) {
+        return Ok(true);
+    }
+    if policies::scope(cx) == Scope::Namespace {
+        return Ok(holds(cx, cx.response_uid)? || cx.elapsed() >= AGENT_ANSWERS);
+    }
+    if policies::is_labelled(cx, pod) {
         return Ok(true);
     }
     Ok(cx.elapsed() >= if holds(cx, cx.response_uid)? { ALONE } else { AGENT_ANSWERS })
@@ -89,7 +83,9 @@ pub(crate) fn config_hash(pod: &ObjectMeta) -> Option<&str> {
 
 /// What the agent tried from inside the pod, and who was connected when it cut it.
 pub(super) fn seen_from_inside(cx: &Context<'_>) -> Result<(Option<Probe>, Option<Connections>), Unread> {
-    let Some(status) = of(cx)?.and_then(|containment| containment.status.as_ref()) else { return Ok((None, None)) };
+    let Some(status) = containment(cx)?.and_then(|containment| containment.status.as_ref()) else {
+        return Ok((None, None));
+    };
     let egress = status.probes.iter().find(|probe| probe.direction == Direction::Egress).cloned();
     Ok((egress, status.connections.clone()))
 }
@@ -108,8 +104,14 @@ fn object(namespace: &str, cx: &Context<'_>, existing: Option<&Containment>) -> 
     }
 }
 
-/// What a pod's Containment asks for, but for its holders.
-pub(crate) fn spec(pod: &Pod, node: &str, agents: &Agents) -> Value {
+/// What a pod's Containment is, but for its holders.
+pub(crate) fn fields(pod: &Pod, node: &str, agents: &Agents) -> Value {
+    // By this the Containments of a namespace are listed.
+    let labels = json!({ names::POD_NAMESPACE_LABEL: pod.metadata.namespace });
+    json!({ "metadata": { "labels": labels }, "spec": spec(pod, node, agents) })
+}
+
+fn spec(pod: &Pod, node: &str, agents: &Agents) -> Value {
     let metadata = &pod.metadata;
     let mut spec = json!({
         "pod": { "namespace": metadata.namespace, "name": metadata.name, "uid": metadata.uid },
@@ -134,17 +136,17 @@ pub(crate) fn is_lifted(containment: &Containment) -> bool {
 
 /// What makes the pod's Containment, and this response one of its holders; nothing when that is so, or has to wait.
 pub(super) fn join(cx: &Context<'_>, pod: &Pod) -> Result<Vec<Effect>, Unread> {
-    let (Some(agents), Some(node)) = (cx.agents, node(pod)) else { return Ok(Vec::new()) };
+    let (Some(agents), Some(node)) = (cx.agents, node(pod).filter(|_| !is_windows(pod))) else { return Ok(Vec::new()) };
     if is_being_lifted(cx)? {
         return Ok(Vec::new());
     }
-    let existing = of(cx)?;
+    let existing = containment(cx)?;
     let ports = probe_ports(pod);
     let mut effects = Vec::new();
     if existing.is_none_or(|containment| containment.spec.probe_ports != ports) {
         let object = object(&agents.namespace, cx, existing);
         let manager = names::OPERATOR_MANAGER.to_owned();
-        effects.push(Effect::Apply { object, manager, fields: json!({ "spec": spec(pod, node, agents) }) });
+        effects.push(Effect::Apply { object, manager, fields: fields(pod, node, agents) });
     }
     if existing.is_none_or(|containment| !containment.spec.holders.contains_key(cx.response_uid)) {
         let holders = json!({ cx.response_uid: { "response": cx.response_name } });
@@ -162,7 +164,7 @@ pub(super) fn join(cx: &Context<'_>, pod: &Pod) -> Result<Vec<Effect>, Unread> {
 
 /// What takes this response out of the holders, and the Containment away after the last one, once the agent has let go.
 pub(super) fn leave(cx: &Context<'_>, pod_is_there: bool, undo: &mut Undo) -> Result<(), Unread> {
-    let (Some(agents), Some(containment)) = (cx.agents, of(cx)?) else { return Ok(()) };
+    let (Some(agents), Some(containment)) = (cx.agents, containment(cx)?) else { return Ok(()) };
     let object = object(&agents.namespace, cx, Some(containment));
     if containment.spec.holders.contains_key(cx.response_uid) {
         undo.effects.push(Effect::Withdraw { object, manager: names::field_manager(cx.response_uid) });
@@ -185,6 +187,17 @@ pub(super) fn leave(cx: &Context<'_>, pod_is_there: bool, undo: &mut Undo) -> Re
         ));
     }
     Ok(())
+}
+
+/// What takes away a Containment whose pod is gone, as far as it is this response's.
+pub(super) fn of_pod_that_is_gone(cx: &Context<'_>, containment: &Containment) -> Option<Effect> {
+    let object = object(&cx.agents?.namespace, cx, Some(containment));
+    let object = ObjectRef { name: containment.spec.pod.uid.clone(), ..object };
+    if containment.spec.holders.contains_key(cx.response_uid) {
+        return Some(Effect::Withdraw { object, manager: names::field_manager(cx.response_uid) });
+    }
+    let version = containment.metadata.resource_version.clone();
+    containment.spec.holders.is_empty().then_some(Effect::Delete { object, version })
 }
 
 /// The ports that the kubelet's probes use. Names are those of the container's own ports.

@@ -11,7 +11,7 @@ use tourniquet_api::names;
 use crate::action::Context;
 use crate::effect::{Effect, Kind, ObjectRef};
 use crate::fields::Fields;
-use crate::world::ClusterwidePolicy;
+use crate::world::{ClusterwidePolicy, Unread};
 
 /// Everything that must not reach the pod, but not the pod's own host: the kubelet's probes come from there, and a
 /// container whose liveness probe fails is restarted, which destroys its memory and writable layer.
@@ -23,13 +23,31 @@ const DENIED_PEERS: [&str; 6] = ["world", "remote-node", "unmanaged", "health", 
 /// The label by which Cilium knows a pod's namespace; with `Exists` it selects every pod.
 const NAMESPACE_LABEL: &str = "k8s:io.kubernetes.pod.namespace";
 
-/// A label as it stands in a Cilium identity.
-pub(super) fn identity_label(response_uid: &str) -> String {
-    format!("k8s:{}={}", names::isolation_label(response_uid), names::ISOLATION_VALUE)
+/// Which pods of its namespace a response's policies select.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Those that it has labelled.
+    Labelled,
+    /// All, also those to come: from their first packet, and without a label, which on Cilium takes half a minute.
+    Namespace,
 }
 
-fn namespace<'a>(cx: &Context<'a>) -> &'a str {
-    cx.target.namespace.as_deref().unwrap_or_default()
+pub(super) fn scope(cx: &Context<'_>) -> Scope {
+    let is_namespace = cx.namespace.is_some() || cx.target.kind == Kind::Namespace.as_str();
+    if is_namespace { Scope::Namespace } else { Scope::Labelled }
+}
+
+/// The label of a Cilium identity by which the policy of a response selects a pod.
+pub(super) fn identity_label(scope: Scope, response_uid: &str, namespace: &str) -> String {
+    match scope {
+        Scope::Labelled => format!("k8s:{}={}", names::isolation_label(response_uid), names::ISOLATION_VALUE),
+        Scope::Namespace => format!("{NAMESPACE_LABEL}={namespace}"),
+    }
+}
+
+/// The namespace of the target, or the target.
+pub(super) fn namespace<'a>(cx: &Context<'a>) -> &'a str {
+    cx.target.namespace.as_deref().unwrap_or(&cx.target.name)
 }
 
 pub(super) fn pod_ref(cx: &Context<'_>) -> ObjectRef {
@@ -44,7 +62,7 @@ pub(super) fn pod_ref(cx: &Context<'_>) -> ObjectRef {
 pub(super) fn network_policy_ref(cx: &Context<'_>, uid: Option<String>) -> ObjectRef {
     ObjectRef {
         kind: Kind::NetworkPolicy,
-        namespace: cx.target.namespace.clone(),
+        namespace: Some(namespace(cx).to_owned()),
         name: names::policy(cx.response_uid),
         uid,
     }
@@ -67,11 +85,12 @@ fn put(cx: &Context<'_>, object: ObjectRef, replaces: Option<String>, spec: Valu
 }
 
 fn clusterwide_spec(cx: &Context<'_>) -> Value {
+    let mut selected = json!({ NAMESPACE_LABEL: namespace(cx) });
+    if scope(cx) == Scope::Labelled {
+        selected[format!("k8s:{}", names::isolation_label(cx.response_uid))] = json!(names::ISOLATION_VALUE);
+    }
     json!({
-        "endpointSelector": { "matchLabels": {
-            format!("k8s:{}", names::isolation_label(cx.response_uid)): names::ISOLATION_VALUE,
-            NAMESPACE_LABEL: namespace(cx),
-        }},
+        "endpointSelector": { "matchLabels": selected },
         "ingressDeny": [
             { "fromEntities": DENIED_PEERS },
             { "fromEndpoints": [{ "matchExpressions": [{ "key": NAMESPACE_LABEL, "operator": "Exists" }] }] },
@@ -80,11 +99,20 @@ fn clusterwide_spec(cx: &Context<'_>) -> Value {
     })
 }
 
+/// The labels of the pods that the network policy selects: none of a whole namespace.
+fn pod_labels(cx: &Context<'_>) -> BTreeMap<String, String> {
+    match scope(cx) {
+        Scope::Labelled => [(names::isolation_label(cx.response_uid), names::ISOLATION_VALUE.to_owned())].into(),
+        Scope::Namespace => BTreeMap::new(),
+    }
+}
+
 fn network_policy_spec(cx: &Context<'_>) -> Value {
-    json!({
-        "podSelector": { "matchLabels": { names::isolation_label(cx.response_uid): names::ISOLATION_VALUE } },
-        "policyTypes": ["Ingress", "Egress"],
-    })
+    let selected = match scope(cx) {
+        Scope::Labelled => json!({ "matchLabels": pod_labels(cx) }),
+        Scope::Namespace => json!({}),
+    };
+    json!({ "podSelector": selected, "policyTypes": ["Ingress", "Egress"] })
 }
 
 /// What puts the cluster-wide deny policy in place; `None` when it is.
@@ -101,7 +129,7 @@ pub(super) fn put_clusterwide(cx: &Context<'_>, seen: Option<&ClusterwidePolicy>
 }
 
 /// Says who keeps an object of ours that is being deleted.
-pub(super) fn kept_by(object: &ObjectRef, finalizers: &[String]) -> String {
+fn kept_by(object: &ObjectRef, finalizers: &[String]) -> String {
     format!(
         "{object} is deleted, and kept by {}: whoever put that finalizer on it has to take it off",
         if finalizers.is_empty() { "the API server".to_owned() } else { finalizers.join(", ") }
@@ -120,12 +148,10 @@ pub(super) fn put_network_policy(cx: &Context<'_>, seen: Option<&NetworkPolicy>)
 
 fn is_deny_all(cx: &Context<'_>, policy: &NetworkPolicy) -> bool {
     let Some(spec) = &policy.spec else { return false };
-    let label: BTreeMap<String, String> =
-        [(names::isolation_label(cx.response_uid), names::ISOLATION_VALUE.to_owned())].into();
     let types = spec.policy_types.clone().unwrap_or_default();
     let selector = spec.pod_selector.clone().unwrap_or_default();
     labels(policy.metadata.labels.as_ref(), names::RESPONSE_LABEL) == Some(cx.response_uid)
-        && selector.match_labels.unwrap_or_default() == label
+        && selector.match_labels.unwrap_or_default() == pod_labels(cx)
         && selector.match_expressions.unwrap_or_default().is_empty()
         && ["Ingress", "Egress"].iter().all(|wanted| types.iter().any(|have| have == wanted))
         && spec.ingress.as_ref().is_none_or(Vec::is_empty)
@@ -173,32 +199,71 @@ pub(super) fn label<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {
     Fields::from(pod).label(key)
 }
 
-/// Whether a response other than this one has its isolating label on the pod.
-pub(super) fn others_hold(cx: &Context<'_>, pod: &Pod) -> bool {
+/// Whether a response other than this one has its isolating label on the pod, or a policy that selects it.
+pub(super) fn others_hold(cx: &Context<'_>, pod: &Pod, policies: &[NetworkPolicy]) -> bool {
     let keys = pod.metadata.labels.iter().flatten().map(|(key, _)| key);
-    keys.into_iter().any(|key| names::response_of_isolation_label(key).is_some_and(|uid| uid != cx.response_uid))
+    let mut labelled = keys.into_iter().filter_map(|key| names::response_of_isolation_label(key));
+    let is_other = |uid: &str| uid != cx.response_uid;
+    let of_others =
+        |policy: &&NetworkPolicy| labels(policy.metadata.labels.as_ref(), names::RESPONSE_LABEL).is_some_and(is_other);
+    labelled.any(is_other) || policies.iter().filter(of_others).any(|policy| may_select(policy, pod))
+}
+
+/// Whether a policy selects a pod. A selector that cannot be read may.
+fn may_select(policy: &NetworkPolicy, pod: &Pod) -> bool {
+    let none = BTreeMap::new();
+    let selector = policy.spec.as_ref().and_then(|spec| spec.pod_selector.clone()).unwrap_or_default();
+    Selector::try_from(selector)
+        .map_or(true, |selector| selector.matches(pod.metadata.labels.as_ref().unwrap_or(&none)))
+}
+
+/// What deletes the policies of this response, and what keeps those that are being deleted.
+pub(super) fn withdraw(cx: &Context<'_>) -> Result<(Vec<Effect>, Option<String>), Unread> {
+    let name = names::policy(cx.response_uid);
+    let (mut effects, mut blocked) = (Vec::new(), None);
+    // The deny tier first and the labels last, as when applying: a label change makes Cilium skip policy changes.
+    if let Some(policy) = cx.world.clusterwide_policy(&name)? {
+        let object = clusterwide_ref(cx, Some(policy.uid.clone()));
+        if policy.terminating {
+            blocked.get_or_insert(kept_by(&object, &policy.finalizers));
+        } else {
+            effects.push(Effect::Delete { object, version: None });
+        }
+    }
+    if let Some(policy) = cx.world.network_policy(namespace(cx), &name)? {
+        let object = network_policy_ref(cx, policy.metadata.uid.clone());
+        if policy.metadata.deletion_timestamp.is_some() {
+            let finalizers = policy.metadata.finalizers.as_deref().unwrap_or_default();
+            blocked.get_or_insert(kept_by(&object, finalizers));
+        } else {
+            effects.push(Effect::Delete { object, version: None });
+        }
+    }
+    Ok((effects, blocked))
 }
 
 /// The names of the policies, other than ours, that allow some traffic of the pod. Where policies only add up, each of
 /// them defeats a deny-all.
 pub(super) fn allowing(pod: &Pod, policies: &[NetworkPolicy]) -> Vec<String> {
-    let none = BTreeMap::new();
-    let labels_of_pod = pod.metadata.labels.as_ref().unwrap_or(&none);
-    let mut allowing: Vec<String> = policies
-        .iter()
-        .filter(|policy| labels(policy.metadata.labels.as_ref(), names::RESPONSE_LABEL).is_none())
-        .filter(|policy| {
-            let Some(spec) = &policy.spec else { return false };
-            let allows = spec.ingress.as_ref().is_some_and(|rules| !rules.is_empty())
-                || spec.egress.as_ref().is_some_and(|rules| !rules.is_empty());
-            // A selector that cannot be read may select the pod: rather name one policy too many.
-            allows
-                && Selector::try_from(spec.pod_selector.clone().unwrap_or_default())
-                    .map_or(true, |selector| selector.matches(labels_of_pod))
-        })
-        .filter_map(|policy| policy.metadata.name.clone())
-        .collect();
+    // Rather name one policy too many.
+    named(policies.iter().filter(|policy| allows(policy) && may_select(policy, pod)))
+}
+
+/// The same of any pod of their namespace.
+pub(super) fn allowing_any(policies: &[NetworkPolicy]) -> Vec<String> {
+    named(policies.iter().filter(|policy| allows(policy)))
+}
+
+fn allows(policy: &NetworkPolicy) -> bool {
+    let Some(spec) = &policy.spec else { return false };
+    labels(policy.metadata.labels.as_ref(), names::RESPONSE_LABEL).is_none()
+        && (spec.ingress.as_ref().is_some_and(|rules| !rules.is_empty())
+            || spec.egress.as_ref().is_some_and(|rules| !rules.is_empty()))
+}
+
+fn named<'a>(policies: impl Iterator<Item = &'a NetworkPolicy>) -> Vec<String> {
+    let mut names: Vec<String> = policies.filter_map(|policy| policy.metadata.name.clone()).collect();
     // The same message whatever the order of the list: another one would be another status, to be written again.
-    allowing.sort();
-    allowing
+    names.sort();
+    names
 }

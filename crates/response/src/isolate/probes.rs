@@ -4,7 +4,7 @@
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use tourniquet_api::Residual;
 
-use super::has_address;
+use super::pod::has_address;
 
 /// How many probes are named. A pod can have any number of containers.
 const NAMED: usize = 8;

@@ -4,6 +4,7 @@ use jiff::SignedDuration;
 use tourniquet_api::{Answer, Assurance, Containment, Direction, Outcome, Probe, Residual, TargetResult};
 
 use super::containment::{self, AGENT_ANSWERS, ALONE};
+use super::seen;
 use crate::action::{Contained, Context};
 use crate::world::Unread;
 
@@ -12,7 +13,7 @@ use crate::world::Unread;
 const CILIUM_SETTLES: SignedDuration = SignedDuration::from_secs(120);
 
 /// How long Cilium may take to look at a policy. Its operator does within a second; reports on pods survive an uninstall.
-const CILIUM_JUDGES: SignedDuration = SignedDuration::from_secs(15);
+pub(super) const CILIUM_JUDGES: SignedDuration = SignedDuration::from_secs(15);
 
 /// How long an engine that reports nothing may take before what we see counts.
 const OTHERS_SETTLE: SignedDuration = SignedDuration::from_secs(5);
@@ -233,7 +234,7 @@ pub(super) fn with_agent(
     let name = format!("{}/{}", cx.target.namespace.as_deref().unwrap_or_default(), cx.target.name);
     let alone = policies.is_none();
     let policies = policies.unwrap_or_else(|| not_yet(&name));
-    let Some(containment) = containment::of(cx)? else { return Ok(policies) };
+    let Some(containment) = seen::containment(cx)? else { return Ok(policies) };
     let node = &containment.spec.node_name;
     let status = containment.status.clone().unwrap_or_default();
     let look_again = |verdict: Verdict, after: SignedDuration| Verdict {

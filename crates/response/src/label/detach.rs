@@ -8,17 +8,13 @@ use kube::core::{Selector, SelectorExt};
 use tourniquet_api::{Label, PinnedTarget};
 
 use crate::action::{Asked, Refusal};
-use crate::effect::Kind;
 use crate::target;
 use crate::world::{Unread, service_selects};
 
 type Labels = BTreeMap<String, String>;
 
 pub(super) fn refuses(asked: &Asked<'_>, label: &Label) -> Result<Option<Refusal>, Unread> {
-    if target::kind(asked.target) != Some(Kind::Pod) {
-        return Ok(None);
-    }
-    let Some(pod) = target::fields(asked.target, asked.world)? else { return Ok(None) };
+    let Some(pod) = asked.pod else { return Ok(None) };
     let before = pod.metadata.labels.clone().unwrap_or_default();
     let mut after = before.clone();
     for (key, value) in &label.set {
@@ -39,7 +35,7 @@ pub(super) fn refuses(asked: &Asked<'_>, label: &Label) -> Result<Option<Refusal
             target::describe(asked.target)
         ),
     };
-    if let Some(owner) = owner(asked, pod.metadata, &before, &after)? {
+    if let Some(owner) = owner(asked, &pod.metadata, &before, &after)? {
         return Ok(Some(let_go(owner)));
     }
     Ok(service(asked.target, asked, &before, &after)?.map(let_go))

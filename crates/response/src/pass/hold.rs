@@ -1,15 +1,20 @@
 //! Holding: what to put in place, what is seen of it, and what a dry run would do.
 
+use std::net::SocketAddr;
+
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tourniquet_api::{
-    ActionStatus, IncidentResponseStatus, OnFailure, Outcome, PlannedEffect, Residual, TargetResult, names,
+    Action, ActionStatus, IncidentResponseStatus, OnFailure, Outcome, PlannedEffect, PodCounts, Residual, TargetResult,
+    names,
 };
 
-use super::{Look, Pass, Step, order};
+use super::results::Results;
+use super::{Look, Pass, Step, order, step};
 use crate::accept;
-use crate::action::{self, Contained};
+use crate::action::{self, Act, Contained, Context};
 use crate::conditions::{self, Is};
+use crate::isolate;
 use crate::receipt;
 use crate::status;
 use crate::target::describe;
@@ -27,18 +32,30 @@ impl Look<'_> {
         self.prefetch(&pass.status, false)?;
         // As if it had been tried before: the positive control is a connection, and a dry run makes none.
         let tried = TargetResult::default();
-        let mut steps = Vec::new();
-        let mut residual = Vec::new();
+        let (mut steps, mut residual, mut missing) = (Vec::new(), Vec::new(), Unread::default());
+        let targets = &pass.status.targets;
         for (action, state) in self.response.spec.actions.iter().zip(&pass.status.actions) {
             let Some(act) = action.verb().and_then(action::action) else { continue };
-            for target in &pass.status.targets {
-                let next = act.plan(&self.context(action, target, Some(&tried)))?;
-                residual.extend(next.residual);
-                steps.extend(next.effects.into_iter().map(|effect| Step { action: state.name.clone(), effect }));
+            for target in targets {
+                let own = self.context(action, target, Some(&tried), targets.len());
+                let members = act.members(&own, false)?;
+                let members = members.iter().map(|member| own.of_member(member, Some(&tried)));
+                for cx in std::iter::once(own).chain(members) {
+                    match act.plan(&cx) {
+                        Ok(next) => {
+                            residual.extend(next.residual);
+                            steps.extend(next.effects.into_iter().map(|effect| step(&state.name, cx.target, effect)));
+                        }
+                        Err(unread) => missing.0.extend(unread.0),
+                    }
+                }
             }
         }
+        if !missing.0.is_empty() {
+            return Err(missing);
+        }
         let steps = order::arranged(steps, false, self.response, &pass.status).steps;
-        let planned = steps.into_iter().map(|Step { action, effect }| PlannedEffect {
+        let planned = steps.into_iter().map(|Step { action, effect, .. }| PlannedEffect {
             action,
             verb: effect.verb().to_owned(),
             object: effect.object().to_string(),
@@ -62,10 +79,9 @@ impl Look<'_> {
     pub(super) fn hold(&self, pass: &mut Pass) -> Result<(), Unread> {
         self.prefetch(&pass.status, false)?;
         pass.finalizer = true;
-        let targets = pass.status.targets.clone();
-        let mut contained: Option<Contained> = None;
-        let mut residual = Vec::new();
+        let mut held = Held::default();
         let mut gate: Option<Gate> = None;
+        let targets = pass.status.targets.clone();
         for (action, state) in self.response.spec.actions.iter().zip(&mut pass.status.actions) {
             let Some(act) = action.verb().and_then(action::action) else { continue };
             // What has begun goes on: it holds, and would be undone by nobody.
@@ -74,89 +90,50 @@ impl Look<'_> {
                 continue;
             }
             state.started_at.get_or_insert(Time(self.world.now));
+            let mut results = Results::after(std::mem::take(&mut state.results));
             for target in &targets {
-                let before = state.results.iter().find(|result| result.target_uid == target.uid).cloned();
-                let cx = self.context(action, target, before.as_ref());
-                let plan = act.plan(&cx)?;
-                residual.extend(plan.residual);
-                // With something to put in place, what was in force can be in force all the same: the cut, while the label joins.
-                let was_done = before.as_ref().is_some_and(|before| before.outcome == Outcome::Done);
-                let seen = if plan.effects.is_empty() || was_done { Some(act.assess(&cx)?) } else { None };
-                let seen = seen.filter(|seen| plan.effects.is_empty() || seen.contained == Some(Contained::Held));
-                let name = state.name.clone();
-                pass.steps.extend(plan.effects.into_iter().map(|effect| Step { action: name.clone(), effect }));
-                let result = if let Some(seen) = seen {
-                    // The least favourable of all targets is what may be said of them together.
-                    contained = contained.max(seen.contained);
-                    residual.extend(seen.residual);
-                    pass.watch.extend(seen.watch);
-                    pass.again_after = [pass.again_after, seen.again_after].into_iter().flatten().min();
-                    TargetResult {
-                        target_uid: target.uid.clone(),
-                        outcome: seen.outcome,
-                        reason: Some(seen.reason.to_owned()),
-                        message: Some(seen.message),
-                        // How far an isolation is in force; of anything else there is nothing to say.
-                        assurance: action.isolate.is_some().then_some(seen.assurance),
-                        probes: seen.probes,
-                        connections: seen.connections.or(before.as_ref().and_then(|before| before.connections.clone())),
-                        applied_at: Some(Time(cx.applied_at)),
-                        ..before.unwrap_or_default()
-                    }
-                } else {
-                    let result = TargetResult {
-                        target_uid: target.uid.clone(),
-                        probes: plan.probes,
-                        changes: plan.changes,
-                        applied_at: None,
-                        ..before.unwrap_or_default()
-                    };
-                    if result.reason.as_deref() == Some(status::EFFECT_FAILED) {
-                        // What failed is tried again: until that is done, this is still what is known. Nothing else of
-                        // it was looked at.
-                        contained = contained.max(action.isolate.is_some().then_some(Contained::Unseen));
-                        result
-                    } else {
-                        contained = contained.max(action.isolate.is_some().then_some(Contained::Open));
-                        TargetResult {
-                            outcome: Outcome::Running,
-                            reason: Some("Applying".to_owned()),
-                            message: Some(format!("being applied to {}", describe(target))),
-                            assurance: None,
-                            ..result
-                        }
-                    }
-                };
-                match state.results.iter_mut().find(|existing| existing.target_uid == target.uid) {
-                    Some(existing) => *existing = result,
-                    None => state.results.push(result),
+                let before = results.before(&target.uid).cloned();
+                let own = self.context(action, target, before.as_ref(), targets.len());
+                results.extend(held.look(act, action, state, &own));
+                for member in act.members(&own, false)? {
+                    let before = results.before_of_member(&member.uid, own.applied_at);
+                    let cx = own.of_member(&member, before.as_ref());
+                    results.extend(held.look(act, action, state, &cx));
                 }
             }
-            status::summarize(state, self.world.now);
+            status::summarize(state, results, self.world.now);
             if action.on_failure == OnFailure::Stop && gate.is_none() {
                 gate = Gate::behind(state);
             }
         }
-        let arranged = order::arranged(std::mem::take(&mut pass.steps), false, self.response, &pass.status);
+        if !held.missing.0.is_empty() {
+            return Err(held.missing);
+        }
+        let arranged = order::arranged(held.steps, false, self.response, &pass.status);
         pass.steps = arranged.steps;
         for state in pass.status.actions.iter_mut().filter(|state| arranged.waiting.contains(&state.name)) {
-            for result in &mut state.results {
+            let mut results = std::mem::take(&mut state.results);
+            for result in &mut results {
                 result.outcome = Outcome::Running;
                 result.reason = Some("Applying".to_owned());
             }
-            status::summarize(state, self.world.now);
+            status::summarize(state, Results::of(results), self.world.now);
         }
-        let receipt_due = self.receipt(&mut pass.status, pass.steps.is_empty(), &mut residual)?;
-        if !pass.steps.is_empty() {
+        let receipt_due = self.receipt(&mut pass.status, pass.steps.is_empty(), &mut held.residual)?;
+        if held.is_applying {
             // Not everything was looked at: what was seen before stands, and what can be known beforehand is said.
-            residual.append(&mut pass.status.residual);
+            held.residual.append(&mut pass.status.residual);
         }
-        pass.status.residual = worst_first(residual);
-        status::holding(&mut pass.status, self.response, self.world.now, contained);
+        pass.status.residual = worst_first(held.residual);
+        for target in pass.status.targets.iter_mut().filter(|_| status::isolates(self.response)) {
+            target.pods = (target.kind == "Namespace").then_some(held.pods);
+        }
+        status::holding(&mut pass.status, self.response, self.world.now, held.contained);
         let watched = self.watch_evidence(&mut pass.status)?;
+        pass.watch = held.watch;
         let expires = status::expires_at(self.response).map(|at| at.duration_since(self.world.now));
         let unwatched = (!watched).then_some(UNWATCHED);
-        pass.again_after = [pass.again_after, expires, unwatched, receipt_due].into_iter().flatten().min();
+        pass.again_after = [held.again_after, expires, unwatched, receipt_due].into_iter().flatten().min();
         Ok(())
     }
 
@@ -187,7 +164,12 @@ impl Look<'_> {
                 }
             }
         }
-        if status.targets.iter().all(|target| target.kind != "Pod") {
+        for target in status.targets.iter().filter(|target| target.pods.is_some()) {
+            let began =
+                conditions::find(&status.conditions, "Accepted").map(|accepted| accepted.last_transition_time.0);
+            lost.extend(isolate::lost_in(self.world, target, self.agents, self.uid, began)?);
+        }
+        if status.targets.iter().all(|target| target.kind != "Pod" && target.pods.is_none()) {
             return Ok(true);
         }
         let already =
@@ -205,6 +187,96 @@ impl Look<'_> {
             );
         }
         Ok(watched)
+    }
+}
+
+/// What a look at all targets of all actions comes to.
+#[derive(Default)]
+struct Held {
+    steps: Vec<Step>,
+    /// The least favourable of all targets is what may be said of them together.
+    contained: Option<Contained>,
+    residual: Vec<Residual>,
+    watch: Vec<SocketAddr>,
+    again_after: Option<SignedDuration>,
+    /// What runs in a namespace that is isolated.
+    pods: PodCounts,
+    /// Whether anything is still to be put in place.
+    is_applying: bool,
+    /// What has to be looked at first. Of all targets together: fifty looks one after the other would be as many waits.
+    missing: Unread,
+}
+
+impl Held {
+    /// Looks at an action on one target. `None` when something has to be looked at first.
+    fn look(&mut self, act: &dyn Act, action: &Action, state: &ActionStatus, cx: &Context<'_>) -> Option<TargetResult> {
+        match self.try_look(act, action, state, cx) {
+            Ok(result) => Some(result),
+            Err(unread) => {
+                self.missing.0.extend(unread.0);
+                None
+            }
+        }
+    }
+
+    fn try_look(
+        &mut self,
+        act: &dyn Act,
+        action: &Action,
+        state: &ActionStatus,
+        cx: &Context<'_>,
+    ) -> Result<TargetResult, Unread> {
+        let plan = act.plan(cx)?;
+        // With something to put in place, what was in force can be in force all the same: the cut, while the label joins.
+        let was_done = cx.before.is_some_and(|before| before.outcome == Outcome::Done);
+        let in_place = plan.effects.is_empty();
+        let seen = if in_place || was_done { Some(act.assess(cx)?) } else { None };
+        let seen = seen.filter(|seen| in_place || seen.contained == Some(Contained::Held));
+        self.residual.extend(plan.residual);
+        self.is_applying |= !in_place;
+        let effects = plan.effects.into_iter().chain(plan.tidying);
+        self.steps.extend(effects.map(|effect| step(&state.name, cx.target, effect)));
+        let before = cx.before.cloned().unwrap_or_default();
+        let target_uid = cx.target.uid.clone();
+        if cx.namespace.is_some() {
+            let contained = seen.as_ref().map_or(Some(Contained::Open), |seen| seen.contained);
+            self.pods.running += i32::from(contained.is_some());
+            self.pods.contained += i32::from(contained == Some(Contained::Held));
+        }
+        if let Some(seen) = seen {
+            self.contained = self.contained.max(seen.contained);
+            self.residual.extend(seen.residual);
+            self.watch.extend(seen.watch);
+            self.again_after = [self.again_after, seen.again_after].into_iter().flatten().min();
+            return Ok(TargetResult {
+                target_uid,
+                outcome: seen.outcome,
+                reason: Some(seen.reason.to_owned()),
+                message: Some(seen.message),
+                // How far an isolation is in force; of anything else there is nothing to say.
+                assurance: action.isolate.is_some().then_some(seen.assurance),
+                probes: seen.probes,
+                connections: seen.connections.or(before.connections.clone()),
+                applied_at: Some(Time(cx.applied_at)),
+                ..before
+            });
+        }
+        let result =
+            TargetResult { target_uid, probes: plan.probes, changes: plan.changes, applied_at: None, ..before };
+        if result.reason.as_deref() == Some(status::EFFECT_FAILED) {
+            // What failed is tried again: until that is done, this is still what is known. Nothing else of
+            // it was looked at.
+            self.contained = self.contained.max(action.isolate.is_some().then_some(Contained::Unseen));
+            return Ok(result);
+        }
+        self.contained = self.contained.max(action.isolate.is_some().then_some(Contained::Open));
+        Ok(TargetResult {
+            outcome: Outcome::Running,
+            reason: Some("Applying".to_owned()),
+            message: Some(format!("being applied to {}", describe(cx.target))),
+            assurance: None,
+            ..result
+        })
     }
 }
 

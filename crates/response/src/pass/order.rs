@@ -34,7 +34,8 @@ pub(super) fn arranged(
     let mut arranged: Vec<Step> = Vec::new();
     let mut waiting = BTreeSet::new();
     for step in steps {
-        let Some(other) = arranged.iter_mut().find(|other| is_one_apply(&other.effect, &step.effect)) else {
+        let same = |other: &&mut Step| other.effect == step.effect || is_one_apply(&other.effect, &step.effect);
+        let Some(other) = arranged.iter_mut().find(same) else {
             arranged.push(step);
             continue;
         };
@@ -47,6 +48,10 @@ pub(super) fn arranged(
         if !releasing && fails(&step) {
             waiting.insert(step.action);
             continue;
+        }
+        if other.target != step.target {
+            // The policies that several pods have together.
+            other.target = None;
         }
         if let (Effect::Apply { fields: into, .. }, Effect::Apply { fields, .. }) = (&mut other.effect, &step.effect) {
             merge(into, fields);

@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use tourniquet_api::{Action, ActionStatus};
 
-use super::{Look, Pass, Phase, Step, expired, order};
+use super::{Look, Pass, Phase, expired, order, step};
 use crate::action::{self, Contained};
 use crate::conditions;
 use crate::status;
@@ -17,6 +17,7 @@ impl Look<'_> {
     pub(super) fn release(&self, pass: &mut Pass) -> Result<(), Unread> {
         self.prefetch(&pass.status, true)?;
         pass.finalizer = true;
+        let mut missing = Unread::default();
         let mut waits = None;
         let mut held_by = None;
         let mut blocked = None;
@@ -27,25 +28,42 @@ impl Look<'_> {
         for (action, state) in actions {
             let Some(act) = action.verb().and_then(action::action) else { continue };
             for target in &pass.status.targets {
-                let before = state.results.iter().find(|result| result.target_uid == target.uid);
-                let cx = self.context(action, target, before);
-                let undo = act.undo(&cx)?;
-                held_by = held_by.or(undo.held_by);
-                blocked = blocked.or(undo.blocked);
-                // What was never applied needs nobody to wait.
-                if !undo.effects.is_empty() && undo.waits.is_some() {
-                    waits = waits.or(undo.waits);
-                    // It goes on holding, so what is said of that goes on following what is seen. An assessment takes it that
-                    // everything is in place.
-                    let in_place = act.plan(&cx)?.effects.is_empty();
-                    let seen = act.assess(&cx)?;
-                    contained = contained.max(if in_place { seen.contained } else { Some(Contained::Open) });
-                    pass.watch.extend(seen.watch);
-                    continue;
+                let before = |uid: &str| state.results.iter().find(|result| result.target_uid == uid);
+                let own = self.context(action, target, before(&target.uid), pass.status.targets.len());
+                let members = act.members(&own, true)?;
+                let members = members.iter().map(|member| own.of_member(member, before(&member.uid)));
+                for cx in std::iter::once(own).chain(members) {
+                    let undo = match act.undo(&cx) {
+                        Ok(undo) => undo,
+                        Err(unread) => {
+                            missing.0.extend(unread.0);
+                            continue;
+                        }
+                    };
+                    held_by = held_by.or(undo.held_by);
+                    blocked = blocked.or(undo.blocked);
+                    // What was never applied needs nobody to wait.
+                    if !undo.effects.is_empty() && undo.waits.is_some() {
+                        waits = waits.or(undo.waits);
+                        // It goes on holding, so what is said of that goes on following what is seen. An assessment takes it
+                        // that everything is in place.
+                        match act.plan(&cx).and_then(|plan| Ok((plan.effects.is_empty(), act.assess(&cx)?))) {
+                            Ok((in_place, seen)) => {
+                                contained =
+                                    contained.max(if in_place { seen.contained } else { Some(Contained::Open) });
+                                pass.watch.extend(seen.watch);
+                            }
+                            Err(unread) => missing.0.extend(unread.0),
+                        }
+                        continue;
+                    }
+                    let effects = undo.effects.into_iter();
+                    pass.steps.extend(effects.map(|effect| step(&state.name, cx.target, effect)));
                 }
-                let name = state.name.clone();
-                pass.steps.extend(undo.effects.into_iter().map(|effect| Step { action: name.clone(), effect }));
             }
+        }
+        if !missing.0.is_empty() {
+            return Err(missing);
         }
         pass.steps = order::arranged(std::mem::take(&mut pass.steps), true, self.response, &pass.status).steps;
         if let Some((reason, message)) = waits {

@@ -12,6 +12,7 @@ mod words;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::PolicyRule;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use tourniquet_api::{PinnedTarget, Residual};
 
 pub use self::seen::{Grant, Grants, Looked, Neighbour, Neighbours};
@@ -150,24 +151,80 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// What these targets leave open, as far as they are pods that are there. None when none is.
+/// Of so many different pods a receipt is made; of more the status would not hold it.
+const DIFFERENT: usize = 16;
+
+/// A pod, and how many others have the same owner and are like it.
+struct Representative<'a> {
+    pod: &'a Pod,
+    alike: usize,
+}
+
+/// The first of the pods of each owner.
+fn representatives<'a>(pods: impl IntoIterator<Item = &'a Pod>) -> Vec<Representative<'a>> {
+    let mut found: Vec<(Option<&str>, Representative<'a>)> = Vec::new();
+    for pod in pods {
+        let uid = controller(pod).map(|owner| owner.uid.as_str());
+        match found.iter_mut().find(|(of, _)| uid.is_some() && *of == uid) {
+            Some((_, representative)) => representative.alike += 1,
+            None => found.push((uid, Representative { pod, alike: 0 })),
+        }
+    }
+    found.into_iter().map(|(_, representative)| representative).collect()
+}
+
+fn controller(pod: &Pod) -> Option<&OwnerReference> {
+    let owners = pod.metadata.owner_references.iter().flatten();
+    owners.into_iter().find(|owner| owner.controller == Some(true))
+}
+
+/// What these targets leave open, as far as they are pods that are there, or namespaces that are isolated. None when there is no pod.
 ///
 /// # Errors
 /// [`Unread`] names everything that has to be looked at first.
 pub(crate) fn made(world: &World, targets: &[PinnedTarget]) -> Result<Option<Vec<Residual>>, Unread> {
     let mut pods = Vec::new();
+    let mut more = 0;
     for target in targets.iter().filter(|target| target.kind == "Pod") {
         let pod = world.pod(target.namespace.as_deref().unwrap_or_default(), &target.name)?;
         pods.extend(pod.filter(|pod| pod.metadata.uid.as_deref() == Some(&target.uid)));
     }
+    for target in targets.iter().filter(|target| target.pods.is_some()) {
+        let all = representatives(world.namespace_pods(&target.name)?.values());
+        more += all.len().saturating_sub(DIFFERENT);
+        // What is listed of a namespace is not all of a pod.
+        let names = all.iter().take(DIFFERENT).filter_map(|one| one.pod.metadata.name.as_deref());
+        let names: Vec<&str> = names.collect();
+        let read = |name: &&str| Read::Pod { namespace: target.name.clone(), name: (*name).to_owned() };
+        world.require(names.iter().map(read))?;
+        for (name, one) in names.into_iter().zip(&all) {
+            let whole = world.pod(&target.name, name)?.filter(|pod| pod.metadata.uid == one.pod.metadata.uid);
+            // The first, and as many that stand for those like it.
+            pods.extend(std::iter::repeat_n(whole, one.alike + 1).flatten());
+        }
+    }
     if pods.is_empty() {
         return Ok(None);
     }
-    let subjects: Vec<Subject<'_>> = pods.into_iter().map(Subject::new).collect();
-    world.require(subjects.iter().flat_map(Subject::reads))?;
+    let mut different = representatives(pods);
+    more += different.len().saturating_sub(DIFFERENT);
+    different.truncate(DIFFERENT);
+    let subjects: Vec<(Subject<'_>, usize)> =
+        different.into_iter().map(|one| (Subject::new(one.pod), one.alike)).collect();
+    world.require(subjects.iter().flat_map(|(subject, _)| subject.reads()))?;
     let mut residuals = Vec::new();
-    for subject in &subjects {
-        residuals.extend(subject.residuals(world)?);
+    for (subject, alike) in &subjects {
+        let mut found = subject.residuals(world)?;
+        if let Some(owner) = controller(subject.pod).filter(|_| *alike > 0) {
+            for residual in &mut found {
+                residual.message += &format!("; the same goes for {alike} more pods of {} {}", owner.kind, owner.name);
+            }
+        }
+        residuals.extend(found);
+    }
+    if more > 0 {
+        let message = format!("pods of {more} more owners were not looked at");
+        residuals.push(residual(INCOMPLETE, MEDIUM, message, None));
     }
     if residuals.len() > LIMIT {
         let rank = |residual: &Residual| [HIGH, MEDIUM, LOW].iter().position(|word| *word == residual.severity);

@@ -254,6 +254,12 @@ impl Sim {
             Read::Nodes | Read::Namespace { .. } | Read::ServiceSelectors { .. } | Read::OwnerSelector { .. } => {
                 panic!("nothing of it is simulated: {read:?}")
             }
+            Read::SelectedPods { .. }
+            | Read::OwnedPods { .. }
+            | Read::NamespacePods { .. }
+            | Read::NamespaceEndpoints { .. }
+            | Read::NamespaceContainments { .. }
+            | Read::Engines => panic!("nothing of it is simulated: {read:?}"),
             Read::AdmissionBackends { .. } => Observation::AdmissionBackends(Vec::new()),
             Read::Containment { namespace, name } => {
                 let stored = self.agents.containments.get(name).filter(|_| namespace == AGENTS);

@@ -168,7 +168,7 @@ fn perform(sim: &mut Sim, name: &str, plan: &Pass, at: usize, mut failures: Vec<
     let step = &plan.steps[at];
     let next = at + 1;
     if let Err(message) = sim.perform(&step.effect, name) {
-        failures.push(Failure { action: Some(step.action.clone()), message });
+        failures.push(step.failed(message));
     }
     if next == plan.steps.len() && failures.is_empty() { Next::Look } else { Next::Step(next, failures) }
 }
