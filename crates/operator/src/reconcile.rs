@@ -17,7 +17,7 @@ use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::events::Publisher;
 use crate::prober::Prober;
-use crate::triggers::Stored;
+use crate::triggers::{Known, Stored};
 
 /// How often one reconcile looks again at its own effects. Two are usual: act, then see. A response that others keep changing
 /// waits for its next turn like one that fails, so that it cannot keep a worker for itself.
@@ -31,6 +31,7 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) prober: Prober,
     pub(crate) publisher: Publisher,
+    pub(crate) known: Known,
     /// How often in a row each response failed, for the pause before the next attempt.
     pub(crate) failures: Mutex<BTreeMap<String, u32>>,
 }
@@ -210,6 +211,7 @@ async fn write(
     let Written::Done(now) = cx.cluster.write_status(response, status).await? else { return Ok(false) };
     noted.extend(notes(response, &response.status.clone().unwrap_or_default(), status));
     *response = *now;
+    cx.known.written(response);
     Ok(true)
 }
 

@@ -9,6 +9,7 @@
 
 mod accept;
 mod action;
+mod concerns;
 mod conditions;
 mod cordon;
 mod effect;
@@ -26,6 +27,7 @@ mod target;
 mod unreadable;
 mod world;
 
+pub use concerns::Concerns;
 pub use effect::{Effect, Kind, ObjectRef};
 pub use events::{About, Note, NoteType, notes, notes_of_unreadable};
 pub use fields::merge;

@@ -142,6 +142,14 @@ pub(crate) fn phase(response: &IncidentResponse, status: &IncidentResponseStatus
     Phase::Holding
 }
 
+/// Whether nothing more is done about a response, whatever happens to its targets.
+pub(crate) fn rests(response: &IncidentResponse) -> bool {
+    let conditions = response.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let accepted = conditions::find(conditions, "Accepted");
+    let carried_out = accepted.is_none_or(|accepted| accepted.status == "True" && accepted.reason != "PlanOnly");
+    !carried_out || conditions::is_true(conditions, "Reverted")
+}
+
 fn expired(response: &IncidentResponse, now: jiff::Timestamp) -> bool {
     status::expires_at(response).is_some_and(|at| at <= now)
 }

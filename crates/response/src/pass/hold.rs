@@ -1,10 +1,7 @@
 //! Holding: what to put in place, what is seen of it, and what a dry run would do.
 
-use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tourniquet_api::{
-    ActionStatus, IncidentResponseStatus, OnFailure, Outcome, PlannedEffect, Residual, TargetResult, names,
-};
+use tourniquet_api::{ActionStatus, IncidentResponseStatus, OnFailure, Outcome, PlannedEffect, Residual, TargetResult};
 
 use super::{Look, Pass, Step, order};
 use crate::accept;
@@ -14,10 +11,6 @@ use crate::receipt;
 use crate::status;
 use crate::target::describe;
 use crate::world::Unread;
-
-/// How soon a pod that nobody watches is looked at again. The watch is of pods with our label, and where the cut holds that
-/// comes after a minute: a container that restarts meanwhile would be seen as late.
-const UNWATCHED: SignedDuration = SignedDuration::from_secs(10);
 
 impl Look<'_> {
     pub(super) fn plan_only(&self, pass: &mut Pass) -> Result<(), Unread> {
@@ -153,25 +146,22 @@ impl Look<'_> {
         }
         pass.status.residual = worst_first(residual);
         status::holding(&mut pass.status, self.response, self.world.now, contained);
-        let watched = self.watch_evidence(&mut pass.status)?;
+        self.watch_evidence(&mut pass.status)?;
         let expires = status::expires_at(self.response).map(|at| at.duration_since(self.world.now));
-        let unwatched = (!watched).then_some(UNWATCHED);
-        pass.again_after = [pass.again_after, expires, unwatched, receipt_due].into_iter().flatten().min();
+        pass.again_after = [pass.again_after, expires, receipt_due].into_iter().flatten().min();
         Ok(())
     }
 
-    /// A container that was restarted is another container: its memory and writable layer are gone. Said for good. False when
-    /// the next restart would be no reason to look again.
-    fn watch_evidence(&self, status: &mut IncidentResponseStatus) -> Result<bool, Unread> {
+    /// A container that was restarted is another container: its memory and writable layer are gone. Said for good. Each is a
+    /// change of the pod, and all pods are watched.
+    fn watch_evidence(&self, status: &mut IncidentResponseStatus) -> Result<(), Unread> {
         let mut lost = Vec::new();
-        let mut watched = true;
         for target in status.targets.iter_mut().filter(|target| target.kind == "Pod") {
             let pod = self.world.pod(target.namespace.as_deref().unwrap_or_default(), &target.name)?;
             let Some(pod) = pod.filter(|pod| pod.metadata.uid.as_deref() == Some(&target.uid)) else {
                 lost.push(format!("{} is gone", describe(target)));
                 continue;
             };
-            watched &= pod.metadata.labels.iter().flatten().any(|(key, _)| key == names::CONTAINED_LABEL);
             for now in accept::containers(pod) {
                 let Some(pinned) = target.containers.iter_mut().find(|pinned| pinned.name == now.name) else {
                     target.containers.push(now);
@@ -188,7 +178,7 @@ impl Look<'_> {
             }
         }
         if status.targets.iter().all(|target| target.kind != "Pod") {
-            return Ok(true);
+            return Ok(());
         }
         let already =
             conditions::find(&status.conditions, "EvidenceIntact").is_some_and(|before| before.status == "False");
@@ -204,7 +194,7 @@ impl Look<'_> {
                 "no container was restarted since the response was accepted",
             );
         }
-        Ok(watched)
+        Ok(())
     }
 }
 
