@@ -96,8 +96,8 @@ pub(crate) async fn run(
         every: sweep_every,
     };
     tokio::spawn(sweep.run(cause));
-    let context =
-        Arc::new(Context { publisher, cluster, settings, prober, known, failures: std::sync::Mutex::default() });
+    let (told, failures) = Default::default();
+    let context = Arc::new(Context { publisher, cluster, settings, prober, known, told, failures });
 
     let controller = Controller::for_stream(stored, responses)
         .with_config(Config::default().concurrency(CONCURRENCY))

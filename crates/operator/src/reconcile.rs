@@ -10,8 +10,8 @@ use kube::runtime::controller::Action;
 use tourniquet_api::{IncidentResponse, IncidentResponseStatus, names};
 use tourniquet_cluster::{Cluster, Written};
 use tourniquet_response::{
-    Failure, Note, Observation, Pass, Phase, Read, Settings, World, mark_unreadable, notes, notes_of_unreadable, pass,
-    report_failures, undo_unreadable, unobservable,
+    Failure, Note, Observation, Pass, Phase, Read, Settings, Told, World, mark_unreadable, notes, notes_of_unreadable,
+    pass, report_failures, undo_unreadable, unobservable,
 };
 use tracing::{Instrument, error, info, info_span, warn};
 
@@ -32,6 +32,7 @@ pub(crate) struct Context {
     pub(crate) prober: Prober,
     pub(crate) publisher: Publisher,
     pub(crate) known: Known,
+    pub(crate) told: Mutex<Told>,
     /// How often in a row each response failed, for the pause before the next attempt.
     pub(crate) failures: Mutex<BTreeMap<String, u32>>,
 }
@@ -50,6 +51,10 @@ pub(crate) enum Error {
 impl Context {
     fn failures(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The pause before the next attempt: 250 ms, doubling up to 30 s.
@@ -153,6 +158,7 @@ async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -
     let current = cx.cluster.response(&namespace, &name).await?;
     let Some(mut response) = current.filter(|current| current.uid().as_deref() == Some(&uid)) else {
         cx.prober.watch(&uid, &[]);
+        cx.told().forget(&uid);
         return Ok(Some(Action::await_change()));
     };
     let plan = match decide(&response, &uid, cx).await {
@@ -209,7 +215,8 @@ async fn write(
     noted: &mut Vec<Note>,
 ) -> Result<bool, Error> {
     let Written::Done(now) = cx.cluster.write_status(response, status).await? else { return Ok(false) };
-    noted.extend(notes(response, &response.status.clone().unwrap_or_default(), status));
+    let news = notes(response, &response.status.clone().unwrap_or_default(), status);
+    noted.extend(cx.told().news(&response.uid().unwrap_or_default(), status, news));
     *response = *now;
     cx.known.written(response);
     Ok(true)

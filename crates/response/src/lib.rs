@@ -24,6 +24,7 @@ mod receipt;
 mod settings;
 mod status;
 mod target;
+mod told;
 mod unreadable;
 mod world;
 
@@ -40,6 +41,7 @@ pub use rbac::rbac_rules;
 pub use receipt::{Grant, Grants, Looked, Neighbour, Neighbours};
 pub use settings::{Agents, Settings};
 pub use status::{report_failures, unobservable};
+pub use told::Told;
 pub use unreadable::{Leftover, mark_unreadable, undo_unreadable};
 pub use world::{
     AdmissionBackend, CiliumEndpoint, ClusterwidePolicy, Observation, PeerResponse, Reach, Read, ServiceSelector,
