@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::api::{Api, DynamicObject, ListParams, ObjectList};
@@ -50,7 +50,7 @@ impl Cluster {
                 reported.extend(orphans.into_iter().map(|orphan| (agent.spec.node_name.clone(), orphan.pod_uid)));
             }
         }
-        // Field managers are no label, so every pod has to be looked at. Of the others' metadata nothing is kept.
+        // Field managers are no label, so everything has to be looked at that has any. Of the others' metadata nothing is kept.
         let contained: BTreeSet<&str> =
             traces.containments.iter().map(|containment| containment.spec.pod.uid.as_str()).collect();
         let mut places = BTreeMap::new();
@@ -66,8 +66,22 @@ impl Cluster {
             }
         })
         .await?;
+        self.metadata_of(Kind::Namespace, None, |metadata| {
+            if carries_trace(&metadata) {
+                marked.push((Kind::Namespace, metadata));
+            }
+        })
+        .await?;
+        let hosts: BTreeSet<String> =
+            traces.containments.iter().map(|containment| containment.spec.node_name.clone()).collect();
+        self.metadata_of(Kind::Node, None, |metadata| {
+            traces.nodes.extend(metadata.name.clone().filter(|name| hosts.contains(name)));
+            if carries_trace(&metadata) {
+                marked.push((Kind::Node, metadata));
+            }
+        })
+        .await?;
         traces.marked = marked;
-        traces.nodes = self.existing_nodes(&traces.containments).await?;
         let orphans = reported.into_iter().map(|(node, pod_uid)| async {
             let pod = match places.get(&pod_uid) {
                 Some((Some(namespace), Some(name))) => self.pod_as_node_calls(namespace, name, &pod_uid).await?,
@@ -110,20 +124,6 @@ impl Cluster {
         let listed = pages(|params| list(api.clone(), params), |object| all.push(object)).await;
         existing(listed).map_err(|cause| Error::request("list", format_args!("{}s", K::kind(&())), cause))?;
         Ok(all)
-    }
-
-    /// Of those that nobody holds: only there it matters.
-    async fn existing_nodes(&self, containments: &[Containment]) -> Result<BTreeSet<String>, Error> {
-        let unheld = containments.iter().filter(|containment| containment.spec.holders.is_empty());
-        let names: BTreeSet<&String> = unheld.map(|containment| &containment.spec.node_name).collect();
-        let api: Api<Node> = Api::all(self.client.clone());
-        let api = &api;
-        let found = names.into_iter().map(|name| async move {
-            let node = existing(within(api.get_metadata(name)).await);
-            let node = node.map_err(|cause| Error::request("read", format_args!("Node {name}"), cause))?;
-            Ok::<_, Error>(node.map(|_| name.clone()))
-        });
-        Ok(try_join_all(found).await?.into_iter().flatten().collect())
     }
 
     /// The pod, if it is the one that its node calls by this name.
@@ -220,8 +220,29 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_pods_only_those_with_a_trace_are_kept() {
-        let cluster = cluster(|uri| if uri.contains("/pods") { page(&["web", "api"], "") } else { page(&[], "") });
-        assert_eq!(cluster.traces(None).await.unwrap(), Traces::default());
+    async fn of_what_is_others_only_that_with_a_trace_is_kept() {
+        let cluster = cluster(|_| page(&["web", "api"], ""));
+        assert_eq!(cluster.traces(None).await.unwrap().marked, Vec::new());
+    }
+
+    #[tokio::test]
+    async fn nodes_and_namespaces_can_have_traces_and_are_listed_whole() {
+        let cluster = cluster(|uri| {
+            let left = |uri: &str| uri.contains("/nodes") || uri.contains("/namespaces?");
+            let manager = "tourniquet-4711aaaa-0000-4000-8000-000000000001";
+            let held =
+                json!({ "name": "x", "uid": "u", "managedFields": [{ "manager": manager, "operation": "Apply" }] });
+            match uri {
+                uri if left(uri) && uri.contains("continue=") => {
+                    let items = [json!({ "metadata": held })];
+                    (200, json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items }))
+                }
+                uri if left(uri) => page(&["y"], "more"),
+                _ => page(&[], ""),
+            }
+        });
+        let marked = cluster.traces(None).await.unwrap().marked;
+        let kinds: Vec<Kind> = marked.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(kinds, [Kind::Namespace, Kind::Node]);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use tourniquet_api::{Containment, names};
@@ -144,7 +145,13 @@ fn selector_of(workload: &DynamicObject) -> Option<String> {
 
 /// Without what is large and not looked at.
 fn trimmed(mut pod: Pod) -> Pod {
-    pod.metadata.managed_fields = None;
+    // What responses hold is withdrawn by what is in here.
+    let is_ours = |entry: &ManagedFieldsEntry| {
+        entry.manager.as_deref().is_some_and(|manager| names::response_of_field_manager(manager).is_some())
+    };
+    if let Some(entries) = &mut pod.metadata.managed_fields {
+        entries.retain(is_ours);
+    }
     if let Some(spec) = &mut pod.spec {
         spec.volumes = None;
         for container in spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()) {

@@ -22,7 +22,7 @@ use crate::health::{self, Readiness};
 use crate::leftovers::{Cause, Sweep};
 use crate::prober::Prober;
 use crate::reconcile::{Context, name, reconcile};
-use crate::triggers::{self, Stored};
+use crate::triggers::{Known, Stored, Triggers};
 
 /// Responses that are worked on at the same time.
 const CONCURRENCY: u16 = 32;
@@ -52,26 +52,33 @@ pub(crate) async fn run(
     let synchronized = ready.clone();
     let cause = Cause::default();
     let causes = cause.clone();
+    let known = Known::default();
+    let watched = known.clone();
     let stored = watcher(api, watcher::Config::default())
         .default_backoff()
         .reflect(writer)
         // Not by `Store::wait_until_ready`: the controller waits by it too, and in kube-runtime 5.0.0 only one of two is woken.
-        .inspect_ok(move |event| match event {
-            Event::InitDone => {
-                if synchronized.set() {
-                    info!("synchronized");
+        .inspect_ok(move |event| {
+            watched.watched(event);
+            match event {
+                Event::InitDone => {
+                    if synchronized.set() {
+                        info!("synchronized");
+                    }
+                    causes.listed();
                 }
-                causes.listed();
+                Event::Delete(response) => causes.gone(response),
+                _ => {}
             }
-            Event::Delete(response) => causes.gone(response),
-            _ => {}
         })
         .applied_objects()
         // Our own status writes are no reason to look again; finalizers are, since others may remove them.
         .predicate_filter(predicates::generation.combine(predicates::finalizers), Default::default());
 
     let (send, triggered) = mpsc::unbounded();
-    triggers::spawn(&client, &responses, &send);
+    let triggers =
+        Triggers { client: client.clone(), responses: responses.clone(), known: known.clone(), send: send.clone() };
+    triggers.spawn();
     let by_uid = responses.clone();
     let prober = Prober::new(move |uid| {
         let found = by_uid.find(|stored| stored.meta().uid.as_deref() == Some(uid));
@@ -89,7 +96,8 @@ pub(crate) async fn run(
         every: sweep_every,
     };
     tokio::spawn(sweep.run(cause));
-    let context = Arc::new(Context { publisher, cluster, settings, prober, failures: std::sync::Mutex::default() });
+    let (told, failures) = Default::default();
+    let context = Arc::new(Context { publisher, cluster, settings, prober, known, told, failures });
 
     let controller = Controller::for_stream(stored, responses)
         .with_config(Config::default().concurrency(CONCURRENCY))

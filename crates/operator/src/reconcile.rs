@@ -11,14 +11,14 @@ use kube::runtime::controller::Action;
 use tourniquet_api::{IncidentResponse, IncidentResponseStatus, names};
 use tourniquet_cluster::{Cluster, Written};
 use tourniquet_response::{
-    Failure, Note, ObjectRef, Observation, Pass, Phase, Read, Settings, Step, World, mark_unreadable, notes,
+    Failure, Note, ObjectRef, Observation, Pass, Phase, Read, Settings, Step, Told, World, mark_unreadable, notes,
     notes_of_unreadable, pass, report_failures, undo_unreadable, unobservable,
 };
 use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::events::Publisher;
 use crate::prober::Prober;
-use crate::triggers::Stored;
+use crate::triggers::{Known, Stored};
 
 /// How often one reconcile looks again at its own effects. Two are usual: act, then see. A response that others keep changing
 /// waits for its next turn like one that fails, so that it cannot keep a worker for itself.
@@ -34,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) prober: Prober,
     pub(crate) publisher: Publisher,
+    pub(crate) known: Known,
+    pub(crate) told: Mutex<Told>,
     /// How often in a row each response failed, for the pause before the next attempt.
     pub(crate) failures: Mutex<BTreeMap<String, u32>>,
 }
@@ -52,6 +54,10 @@ pub(crate) enum Error {
 impl Context {
     fn failures(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The pause before the next attempt: 250 ms, doubling up to 30 s.
@@ -155,6 +161,7 @@ async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -
     let current = cx.cluster.response(&namespace, &name).await?;
     let Some(mut response) = current.filter(|current| current.uid().as_deref() == Some(&uid)) else {
         cx.prober.watch(&uid, &[]);
+        cx.told().forget(&uid);
         return Ok(Some(Action::await_change()));
     };
     let plan = match decide(&response, &uid, cx).await {
@@ -211,8 +218,10 @@ async fn write(
     noted: &mut Vec<Note>,
 ) -> Result<bool, Error> {
     let Written::Done(now) = cx.cluster.write_status(response, status).await? else { return Ok(false) };
-    noted.extend(notes(response, &response.status.clone().unwrap_or_default(), status));
+    let news = notes(response, &response.status.clone().unwrap_or_default(), status);
+    noted.extend(cx.told().news(&response.uid().unwrap_or_default(), status, news));
     *response = *now;
+    cx.known.written(response);
     Ok(true)
 }
 

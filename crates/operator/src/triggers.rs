@@ -1,5 +1,6 @@
 //! What else than a response itself is a reason to look at it: its traces, and its targets.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -9,30 +10,63 @@ use kube::core::{DeserializeGuard, GroupVersionKind, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource};
 use tourniquet_api::{IncidentResponse, names};
+use tourniquet_response::Concerns;
 use tracing::{debug, info, warn};
 
 /// A response as it is stored, readable or not.
 pub(crate) type Stored = DeserializeGuard<IncidentResponse>;
 
+/// Objects of one page of a list, of which one at a time is in memory.
+const PAGE: u32 = 500;
 /// How long to wait before a kind that is not served is asked for again.
 const NOT_SERVED: Duration = Duration::from_secs(60);
 
-/// The kinds that are watched, and the label that is asked for. Of network policies all are: where policies only add up,
-/// somebody else's can open what we closed.
+/// Which responses a change concerns, as of now.
+#[derive(Clone, Default)]
+pub(crate) struct Known(Arc<Mutex<Concerns>>);
+
+impl Known {
+    fn concerns(&self) -> MutexGuard<'_, Concerns> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the watch of responses says.
+    pub(crate) fn watched(&self, event: &Event<Stored>) {
+        let mut concerns = self.concerns();
+        match event {
+            Event::Init => concerns.list_begins(),
+            Event::InitDone => concerns.list_ends(),
+            Event::Apply(stored) | Event::InitApply(stored) => match &stored.0 {
+                Ok(response) => concerns.know(response),
+                Err(invalid) => concerns.forget(invalid.metadata.uid.as_deref().unwrap_or_default()),
+            },
+            Event::Delete(stored) => concerns.forget(stored.meta().uid.as_deref().unwrap_or_default()),
+        }
+    }
+
+    /// What was just written: its targets change from now on with us looking, whenever the watch of responses gets there.
+    pub(crate) fn written(&self, response: &IncidentResponse) {
+        self.concerns().learn(response);
+    }
+}
+
+/// The kinds that are watched, and the label that is asked for.
+///
+/// Of network policies all are: where policies only add up, somebody else's can open what we closed. Of pods, their endpoints, nodes and namespaces as
+/// well: nothing marks those that are acted on before something of ours is on them, and what marks them can be taken off.
 fn kinds() -> [(ApiResource, Option<&'static str>); 7] {
     let kind = |group: &str, version: &str, kind: &str, plural: &str| {
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
     };
     [
         (kind("internal.tourniquet.dev", "v1alpha1", "Containment", "containments"), None),
-        // Nothing marks those that are acted on: a mark would be a change of theirs. Metadata of all of them is little.
         (kind("", "v1", "Node", "nodes"), None),
         (kind("", "v1", "Namespace", "namespaces"), None),
-        (kind("", "v1", "Pod", "pods"), Some(names::CONTAINED_LABEL)),
+        (kind("", "v1", "Pod", "pods"), None),
         (kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"), None),
-        (kind("cilium.io", "v2", "CiliumEndpoint", "ciliumendpoints"), Some(names::CONTAINED_LABEL)),
+        (kind("cilium.io", "v2", "CiliumEndpoint", "ciliumendpoints"), None),
         (
             kind("cilium.io", "v2", "CiliumClusterwideNetworkPolicy", "ciliumclusterwidenetworkpolicies"),
             Some(names::RESPONSE_LABEL),
@@ -40,50 +74,57 @@ fn kinds() -> [(ApiResource, Option<&'static str>); 7] {
     ]
 }
 
-/// Watches every kind, each in a task of its own: one that is not served must not slow down the others.
-pub(crate) fn spawn(client: &Client, responses: &Store<Stored>, send: &UnboundedSender<ObjectRef<Stored>>) {
-    for (resource, label) in kinds() {
-        tokio::spawn(watch(client.clone(), resource, label, responses.clone(), send.clone()));
-    }
+/// What a watch needs to know of responses, and where it says which of them to look at.
+#[derive(Clone)]
+pub(crate) struct Triggers {
+    pub(crate) client: Client,
+    pub(crate) responses: Store<Stored>,
+    pub(crate) known: Known,
+    pub(crate) send: UnboundedSender<ObjectRef<Stored>>,
 }
 
-async fn watch(
-    client: Client,
-    resource: ApiResource,
-    label: Option<&'static str>,
-    responses: Store<Stored>,
-    send: UnboundedSender<ObjectRef<Stored>>,
-) {
-    // Metadata is enough: a change of anything else is an event all the same.
-    let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &resource);
-    let config = label.map_or_else(watcher::Config::default, |label| watcher::Config::default().labels(label));
-    let mut events = watcher(api, config).default_backoff().boxed();
-    let mut blind = false;
-    while let Some(event) = events.next().await {
-        if event.is_ok() && std::mem::take(&mut blind) {
-            info!(kind = resource.kind, "watched again");
+impl Triggers {
+    /// Watches every kind, each in a task of its own: one that is not served must not slow down the others.
+    pub(crate) fn spawn(&self) {
+        for (resource, label) in kinds() {
+            tokio::spawn(self.clone().watch(resource, label));
         }
-        match event {
-            Ok(Event::Apply(object) | Event::InitApply(object) | Event::Delete(object)) => {
-                for response in concerned(&resource.kind, &object, &responses) {
-                    // The receiver ends with the operator.
-                    let _ = send.unbounded_send(response);
+    }
+
+    async fn watch(self, resource: ApiResource, label: Option<&'static str>) {
+        // Metadata is enough: a change of anything else is an event all the same. Nothing of it is kept.
+        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &resource);
+        let config = watcher::Config::default().page_size(PAGE);
+        let config = label.map_or_else(|| config.clone(), |label| config.clone().labels(label));
+        let mut events = watcher(api, config).default_backoff().boxed();
+        let mut blind = false;
+        while let Some(event) = events.next().await {
+            if event.is_ok() && std::mem::take(&mut blind) {
+                info!(kind = resource.kind, "watched again");
+            }
+            match event {
+                Ok(Event::Apply(object) | Event::Delete(object)) => {
+                    let concerned = self.known.concerns().of(&resource.kind, object.meta());
+                    for (namespace, name) in concerned {
+                        // The receiver ends with the operator.
+                        let _ = self.send.unbounded_send(ObjectRef::new(&name).within(&namespace));
+                    }
                 }
-            }
-            Ok(Event::Init) => {}
-            Ok(Event::InitDone) => {
-                // What was deleted while nobody watched is not in the list, and is no event either.
-                for stored in responses.state() {
-                    let _ = send.unbounded_send(ObjectRef::from_obj(stored.as_ref()));
+                Ok(Event::Init | Event::InitApply(_)) => {}
+                Ok(Event::InitDone) => {
+                    // What was deleted while nobody watched is not in the list, and is no event either.
+                    for stored in self.responses.state() {
+                        let _ = self.send.unbounded_send(ObjectRef::from_obj(stored.as_ref()));
+                    }
                 }
-            }
-            Err(error) if not_served(&error) => {
-                debug!(kind = resource.kind, "not served");
-                tokio::time::sleep(NOT_SERVED).await;
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut blind, true) {
-                    warn!(kind = resource.kind, %error, "not watched at the moment; it is tried again");
+                Err(error) if not_served(&error) => {
+                    debug!(kind = resource.kind, "not served");
+                    tokio::time::sleep(NOT_SERVED).await;
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut blind, true) {
+                        warn!(kind = resource.kind, %error, "not watched at the moment; it is tried again");
+                    }
                 }
             }
         }
@@ -97,34 +138,4 @@ fn not_served(error: &watcher::Error) -> bool {
         return false;
     };
     status.code == 404
-}
-
-/// The responses that an object is a trace or a target of.
-fn concerned(
-    kind: &str,
-    object: &PartialObjectMeta<DynamicObject>,
-    responses: &Store<Stored>,
-) -> Vec<ObjectRef<Stored>> {
-    let of = object.labels().get(names::RESPONSE_LABEL);
-    let namespace = object.namespace();
-    let name = object.name_any();
-    let is_policy = kind == "NetworkPolicy";
-    let is_concerned = |response: &IncidentResponse| match of {
-        // Named by the pod's UID.
-        None if kind == "Containment" => {
-            response.status.iter().flat_map(|status| &status.targets).any(|target| target.uid == name)
-        }
-        Some(uid) => response.metadata.uid.as_ref() == Some(uid),
-        // Somebody else's policy concerns every target of its namespace; a pod or its endpoint, the target of its name.
-        None => response.status.iter().flat_map(|status| &status.targets).any(|target| {
-            let of_kind = !matches!(kind, "Node" | "Namespace") || target.kind == kind;
-            of_kind && target.namespace == namespace && (is_policy || target.name == name)
-        }),
-    };
-    responses
-        .state()
-        .iter()
-        .filter(|stored| stored.0.as_ref().is_ok_and(is_concerned))
-        .map(|stored| ObjectRef::from_obj(stored.as_ref()))
-        .collect()
 }

@@ -1,14 +1,18 @@
 //! What is worth an event: the changes from one status to the next, for whoever looks at the response, or at a pod that no
-//! longer answers and asks why.
+//! longer answers, a node that takes no pods, a namespace with a new label, and asks why.
 //!
 //! The status is the record; events are how it is noticed, and may be lost (see `tourniquet-operator`). Nothing is noted but
 //! transitions, so a status that is written again notes nothing.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
 use serde_json::Value;
-use tourniquet_api::{IncidentResponse, IncidentResponseStatus, PinnedTarget, Residual};
+use tourniquet_api::{
+    ActionStatus, IncidentResponse, IncidentResponseStatus, Outcome, PinnedTarget, Residual, TargetResult,
+};
 
+use crate::action::DRIFTED;
 use crate::conditions::{find, is_true};
+use crate::effect::{Kind, ObjectRef};
 use crate::{pass, status, target, unreadable};
 
 /// The API server refuses an event with a longer note (Kubernetes 1.36, `pkg/apis/core/validation/events.go`).
@@ -20,8 +24,14 @@ const INCIDENT_LIMIT: usize = 64;
 /// The residual that says what `Contained` says. Its remedy goes into the note about that.
 const NOT_CONTAINED: &str = "NotContained";
 
+/// Something less than was asked for, on the response and on a target.
+pub(crate) const NOT_DONE: &str = "NotDone";
+pub(crate) const NOT_ISOLATED: &str = "NotIsolated";
+/// The isolation is in force.
+pub(crate) const CONTAINED: &str = "Contained";
+
 /// How an event is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NoteType {
     /// As it was asked for.
     Normal,
@@ -30,17 +40,16 @@ pub enum NoteType {
 }
 
 /// What an event is about.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[allow(missing_docs, reason = "the fields name the object")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum About {
     /// The response.
     Response,
-    /// A pod that it targets.
-    Pod { namespace: String, name: String, uid: String },
+    /// An object that it targets.
+    Object(ObjectRef),
 }
 
 /// One event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Note {
     /// How it is shown.
     pub type_: NoteType,
@@ -63,15 +72,18 @@ pub fn notes(
 ) -> Vec<Note> {
     let incident = response.spec.incident.as_ref().and_then(|incident| incident.id.as_deref());
     let verbs = response.spec.actions.iter().map(|action| action.effective_name());
+    let isolating = response.spec.actions.iter().filter(|action| action.isolate.is_some());
     let mut change = Change {
         by: named(&response.metadata, incident),
         isolates: status::isolates(response),
+        isolating: isolating.map(|action| action.effective_name()).collect(),
         before,
         after,
         notes: Vec::new(),
     };
     change.decision(&verbs.collect::<Vec<_>>().join(", "));
     change.in_force();
+    change.in_place();
     change.still_open();
     change.release();
     change.notes
@@ -87,7 +99,8 @@ pub fn notes_of_unreadable(metadata: &ObjectMeta, before: &Value, after: &Value)
     };
     let (before, after) = (readable(before), readable(after));
     let by = named(metadata, None);
-    let mut change = Change { by, isolates: true, before: &before, after: &after, notes: Vec::new() };
+    let mut change =
+        Change { by, isolates: true, isolating: Vec::new(), before: &before, after: &after, notes: Vec::new() };
     change.decision("");
     change.in_force();
     change.notes
@@ -105,6 +118,8 @@ fn named(metadata: &ObjectMeta, incident: Option<&str>) -> String {
 struct Change<'a> {
     by: String,
     isolates: bool,
+    /// The names of the actions that isolate, where they are known.
+    isolating: Vec<&'a str>,
     before: &'a IncidentResponseStatus,
     after: &'a IncidentResponseStatus,
     notes: Vec<Note>,
@@ -119,15 +134,34 @@ impl<'a> Change<'a> {
         self.note(About::Response, type_, reason, action, note);
     }
 
-    fn on_pods(&mut self, type_: NoteType, reason: &str, action: &'static str, note: &str) {
-        for target in self.after.targets.iter().filter(|target| target.kind == "Pod") {
-            let about = About::Pod {
-                namespace: target.namespace.clone().unwrap_or_default(),
-                name: target.name.clone(),
-                uid: target.uid.clone(),
-            };
-            self.note(about, type_, reason, action, note);
+    fn on_target(&mut self, target: &PinnedTarget, type_: NoteType, reason: &str, action: &'static str, note: &str) {
+        if let Some(kind) = target::kind(target) {
+            self.note(About::Object(target::object(target, kind)), type_, reason, action, note);
         }
+    }
+
+    /// The targets that can be isolated.
+    fn isolated(&self) -> impl Iterator<Item = &'a PinnedTarget> + use<'a> {
+        let can_be = |target: &&PinnedTarget| matches!(target::kind(target), Some(Kind::Pod | Kind::Namespace));
+        self.after.targets.iter().filter(can_be)
+    }
+
+    /// What became of the isolation of one target.
+    fn isolation(&self, status: &'a IncidentResponseStatus, target: &PinnedTarget) -> Option<&'a TargetResult> {
+        let mut isolations = status.actions.iter().filter(|action| self.isolating.contains(&action.name.as_str()));
+        isolations.find_map(|action| result(action, &target.uid))
+    }
+
+    /// Whether this target is isolated as it was asked for, whatever became of others.
+    fn is_done(&self, status: &'a IncidentResponseStatus, target: &PinnedTarget) -> bool {
+        self.isolation(status, target).is_some_and(|result| result.outcome == Outcome::Done)
+    }
+
+    /// What is said of one target's isolation; of the only one it is what the condition says.
+    fn said_of(&self, target: &PinnedTarget, condition: &'a Condition) -> &'a str {
+        let several = self.after.targets.len() > 1;
+        let own = self.isolation(self.after, target).filter(|_| several).and_then(|result| result.message.as_deref());
+        own.unwrap_or_else(|| self.said(condition))
     }
 
     /// The condition, where it has this status and had not before.
@@ -151,9 +185,9 @@ impl<'a> Change<'a> {
     }
 
     /// The same, with what to do about a target that is open.
-    fn said_with_remedy(&self, condition: &'a Condition) -> String {
+    fn with_open_remedy(&self, said: &str) -> String {
         let open = self.after.residual.iter().find(|residual| residual.code == NOT_CONTAINED);
-        with_remedy(self.said(condition), open.and_then(|residual| residual.remedy.as_deref()))
+        with_remedy(said, open.and_then(|residual| residual.remedy.as_deref()))
     }
 
     fn decision(&mut self, verbs: &str) {
@@ -181,9 +215,12 @@ impl<'a> Change<'a> {
         let held = find(&self.after.conditions, "Reverted").is_none();
         if let Some(contained) = self.turned("Contained", "True").filter(|_| held) {
             let said = self.said(contained);
-            self.on_response(NoteType::Normal, "Contained", "Isolate", said);
+            self.on_response(NoteType::Normal, CONTAINED, "Isolate", said);
             // For the pod's owner it is the answer to "why does nothing reach it": found with `--field-selector type=Warning`.
-            self.on_pods(NoteType::Warning, "Isolated", "Isolate", &format!("Isolated by {by}: {said}"));
+            for target in self.isolated() {
+                let note = format!("Isolated by {by}: {}", self.said_of(target, contained));
+                self.on_target(target, NoteType::Warning, "Isolated", "Isolate", &note);
+            }
         }
         if let Some(evidence) = find(&self.after.conditions, "EvidenceIntact").filter(|now| now.status == "False") {
             let before = find(&self.before.conditions, "EvidenceIntact");
@@ -195,9 +232,9 @@ impl<'a> Change<'a> {
             return;
         }
         let no_longer = find(&self.after.conditions, "Contained").filter(|contained| contained.status != "True");
-        if let Some(contained) = no_longer.filter(|_| is_true(&self.before.conditions, "Contained")) {
-            let said = self.said_with_remedy(contained);
-            let (reason, opening) = match (contained.status.as_str(), contained.reason.as_str()) {
+        if let Some(no_longer) = no_longer.filter(|_| is_true(&self.before.conditions, "Contained")) {
+            let said = self.with_open_remedy(self.said(no_longer));
+            let (reason, opening) = match (no_longer.status.as_str(), no_longer.reason.as_str()) {
                 (_, "TargetGone") => {
                     self.on_response(NoteType::Warning, "TargetGone", "Observe", &said);
                     return;
@@ -206,15 +243,68 @@ impl<'a> Change<'a> {
                 _ => ("ContainmentLost", "No longer isolated"),
             };
             self.on_response(NoteType::Warning, reason, "Observe", &said);
-            self.on_pods(NoteType::Warning, reason, "Observe", &format!("{opening}, as {by} asks: {said}"));
+            // Of several, those that are still held are not lost; where all are done, the results are older than the condition.
+            let all_done = self.isolated().all(|target| self.is_done(self.after, target));
+            for target in self.isolated() {
+                if !all_done && self.is_done(self.after, target) {
+                    continue;
+                }
+                let said = self.with_open_remedy(self.said_of(target, no_longer));
+                self.on_target(
+                    target,
+                    NoteType::Warning,
+                    reason,
+                    "Observe",
+                    &format!("{opening}, as {by} asks: {said}"),
+                );
+            }
         } else if let Some(stalled) = self.turned_because("Stalled", "True")
             && is_true(&self.after.conditions, "Accepted")
         {
-            let said = self.said_with_remedy(stalled);
-            self.on_response(NoteType::Warning, "NotDone", "Observe", &format!("{}: {said}", stalled.reason));
+            let said = self.with_open_remedy(self.said(stalled));
+            self.on_response(NoteType::Warning, NOT_DONE, "Observe", &format!("{}: {said}", stalled.reason));
             if self.isolates && !is_true(&self.after.conditions, "Contained") {
-                let note = format!("Not seen isolated, as {by} asks: {said}");
-                self.on_pods(NoteType::Warning, "NotIsolated", "Observe", &note);
+                for target in self.isolated() {
+                    let said = self.said_of(target, stalled);
+                    if !self.is_done(self.after, target) {
+                        let note = format!("Not seen isolated, as {by} asks: {}", self.with_open_remedy(said));
+                        self.on_target(target, NoteType::Warning, NOT_ISOLATED, "Observe", &note);
+                    } else if !self.is_done(self.before, target) {
+                        let note = format!("Isolated by {by}: {said}");
+                        self.on_target(target, NoteType::Warning, "Isolated", "Isolate", &note);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What actions that contain nothing came to on each target, for whoever asks who labelled it or cordoned it.
+    fn in_place(&mut self) {
+        if self.lets_go() {
+            return;
+        }
+        let is_in_place = |result: &TargetResult| {
+            result.outcome == Outcome::Done && result.reason.as_deref().is_some_and(|reason| reason != "TargetGone")
+        };
+        let by = self.by.clone();
+        let (before, after) = (self.before, self.after);
+        for action in &after.actions {
+            if self.isolating.contains(&action.name.as_str()) {
+                continue;
+            }
+            let former = before.actions.iter().find(|before| before.name == action.name);
+            for now in &action.results {
+                let was = former.and_then(|former| result(former, &now.target_uid));
+                let Some(target) = after.targets.iter().find(|target| target.uid == now.target_uid) else { continue };
+                let (reason, message) = (now.reason.as_deref().unwrap_or_default(), now.message.as_deref());
+                let message = message.unwrap_or_default();
+                if is_in_place(now) && !was.is_some_and(is_in_place) {
+                    let note = format!("{reason} by {by}: {message}");
+                    self.on_target(target, NoteType::Normal, reason, "Apply", &note);
+                } else if reason == DRIFTED && was.is_none_or(|was| was.reason.as_deref() != Some(DRIFTED)) {
+                    let note = format!("No longer as {by} asks: {message}");
+                    self.on_target(target, NoteType::Warning, reason, "Observe", &note);
+                }
             }
         }
     }
@@ -231,7 +321,9 @@ impl<'a> Change<'a> {
             self.on_response(NoteType::Warning, &residual.code, "Observe", &note);
             // Something in the pod fights back: whoever looks at the pod has to know.
             if residual.code == "CutTamperedWith" {
-                self.on_pods(NoteType::Warning, &residual.code, "Observe", &note);
+                for target in self.isolated().filter(|target| is_named(target, &residual.message)) {
+                    self.on_target(target, NoteType::Warning, &residual.code, "Observe", &note);
+                }
             }
         }
     }
@@ -255,7 +347,9 @@ impl<'a> Change<'a> {
             self.on_response(NoteType::Normal, &reverted.reason, "Release", &format!("{}{rest}", reverted.message));
             let (by, expired) = (self.by.clone(), if reverted.reason == "Expired" { ", which expired" } else { "" });
             let note = format!("Released by {by}{expired}: {}{rest}", reverted.message);
-            self.on_pods(NoteType::Normal, "Released", "Release", &note);
+            for target in &self.after.targets {
+                self.on_target(target, NoteType::Normal, "Released", "Release", &note);
+            }
         }
     }
 
@@ -265,6 +359,19 @@ impl<'a> Change<'a> {
         find(&self.after.conditions, "Reverted")
             .is_some_and(|reverted| !matches!(reverted.reason.as_str(), "WaitingForHolder" | "CannotObserve"))
     }
+}
+
+fn result<'a>(action: &'a ActionStatus, target_uid: &str) -> Option<&'a TargetResult> {
+    action.results.iter().find(|result| result.target_uid == target_uid)
+}
+
+/// Whether a message names this target, and not one whose name begins like its name.
+fn is_named(target: &PinnedTarget, message: &str) -> bool {
+    let name = target::describe(target);
+    let goes_on = |next: char| next.is_ascii_alphanumeric() || matches!(next, '-' | '.');
+    message
+        .match_indices(&name)
+        .any(|(at, _)| !message.get(at + name.len()..).is_some_and(|rest| rest.starts_with(goes_on)))
 }
 
 fn pinned(target: &PinnedTarget) -> String {

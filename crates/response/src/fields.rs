@@ -63,6 +63,11 @@ impl<'a> Fields<'a> {
         self.holders(&["f:metadata", "f:labels", &format!("f:{key}")])
     }
 
+    /// Who holds an annotation.
+    pub(crate) fn holders_of_annotation(&self, key: &str) -> Vec<Holder<'a>> {
+        self.holders(&["f:metadata", "f:annotations", &format!("f:{key}")])
+    }
+
     /// Who holds `spec.unschedulable`.
     pub(crate) fn holders_of_unschedulable(&self) -> Vec<Holder<'a>> {
         self.holders(&["f:spec", "f:unschedulable"])

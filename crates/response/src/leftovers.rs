@@ -21,14 +21,16 @@
 //! which nobody else makes. What merely carries a label of ours is somebody else's, and is left and said.
 
 mod standing;
+mod traces;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tourniquet_api::{Containment, names};
 
 pub use self::standing::{Standing, vanished_in_force};
+pub use self::traces::{Orphan, Traces, carries_trace, name_on_node};
+use self::traces::{is_cordoned_by, is_held, is_of, overwritten, pod_of, reference, responses_on};
 use crate::effect::{Effect, Kind, ObjectRef};
 use crate::events::bounded;
 use crate::isolate::containment;
@@ -36,32 +38,6 @@ use crate::settings::Agents;
 
 /// The reason of the events about what was undone.
 pub const LEFTOVER_UNDONE: &str = "LeftoverUndone";
-
-/// Everything in the cluster that may be a trace, listed between two lists of the responses.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Traces {
-    /// Policies with our label.
-    pub policies: Vec<(Kind, ObjectMeta)>,
-    /// Objects of others that carry a trace ([`carries_trace`]), and the pods of the Containments, as far as they exist.
-    pub marked: Vec<(Kind, ObjectMeta)>,
-    /// All Containments.
-    pub containments: Vec<Containment>,
-    /// Those of the Containments' nodes that exist.
-    pub nodes: BTreeSet<String>,
-    /// Cuts that agents report and that have no Containment.
-    pub orphans: Vec<Orphan>,
-}
-
-/// A cut without a Containment.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Orphan {
-    /// The node whose agent reports it.
-    pub node: String,
-    /// The pod's UID as the node has it.
-    pub pod_uid: String,
-    /// The pod; `None` when the API has no such pod.
-    pub pod: Option<Box<Pod>>,
-}
 
 /// Something to undo.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,18 +67,6 @@ impl Leftovers {
     pub const fn is_empty(&self) -> bool {
         self.undo.is_empty() && !self.unfinished
     }
-}
-
-/// Whether an object of somebody else's carries what a response puts there.
-#[must_use]
-pub fn carries_trace(metadata: &ObjectMeta) -> bool {
-    responses_on(metadata).next().is_some()
-}
-
-/// What the node calls a pod: its UID, or what stands for it where the pod was made from a file there.
-#[must_use]
-pub fn name_on_node(metadata: &ObjectMeta) -> Option<&str> {
-    containment::config_hash(metadata).or(metadata.uid.as_deref())
 }
 
 /// What undoes the leftovers among the traces. `before` are the responses that were listed before the traces, `after` those after.
@@ -187,7 +151,20 @@ impl Search {
             let is_awaited = self.after.values().any(|standing| standing.comes_to(pod));
             is_awaited && !self.after.values().any(|standing| standing.holds(pod))
         });
-        self.kept = kept.map(|(_, uid)| uid).collect();
+        let mut all: BTreeSet<String> = kept.map(|(_, uid)| uid).collect();
+        // One that selects no pod by a label may be a whole namespace's: whom it holds is not in its metadata.
+        let by_label: BTreeSet<&str> = traces.marked.iter().flat_map(|(_, metadata)| responses_on(metadata)).collect();
+        for (_, metadata) in &traces.policies {
+            let labels = metadata.labels.as_ref();
+            let Some(uid) = labels.and_then(|labels| labels.get(names::RESPONSE_LABEL)) else { continue };
+            let Some(namespace) = metadata.namespace.as_deref().filter(|_| !by_label.contains(uid.as_str())) else {
+                continue;
+            };
+            if self.after.values().any(|standing| standing.comes_into(namespace)) {
+                all.insert(uid.clone());
+            }
+        }
+        self.kept = all;
     }
 
     /// Says whose leftover it is; `None` when it is none, as far as can be said now. `name` is what the trace calls its response.
@@ -248,7 +225,11 @@ impl Search {
             let Some(whose) = self.whose(uid, None) else { continue };
             let manager = names::field_manager(uid);
             if is_held(metadata, &manager) {
-                let what = format!("{object} carried labels that were left behind by {whose}: taken off");
+                let what = if is_cordoned_by(metadata, &manager) {
+                    format!("{object} was cordoned for {whose}: what that left on it is taken off")
+                } else {
+                    format!("{object} carried labels that were left behind by {whose}: taken off")
+                };
                 self.undo(Effect::Withdraw { object: object.clone(), manager }, &what, Some(object.clone()));
                 self.busy.insert(uid.to_owned());
                 self.busy_pods.extend(metadata.uid.clone());
@@ -258,6 +239,15 @@ impl Search {
                 self.found.left.push(format!(
                     "{object} carries the label {} of {whose}, which we do not hold: whoever put it there has to remove it",
                     names::isolation_label(uid)
+                ));
+            }
+        }
+        for (uid, labels) in overwritten(metadata) {
+            // What they were before was in the response's status, and went with it.
+            if let Some(whose) = self.whose(uid, None) {
+                self.found.left.push(format!(
+                    "{object} has labels whose former values {whose}, replaced: {}; nobody knows what they were, so whoever does has to set them",
+                    labels.join(", ")
                 ));
             }
         }
@@ -356,58 +346,4 @@ impl Search {
         let all = self.before.values().chain(self.after.values());
         all.into_iter().any(|standing| standing.isolates(namespace, pod_uid))
     }
-}
-
-fn reference(kind: Kind, metadata: &ObjectMeta) -> ObjectRef {
-    ObjectRef {
-        kind,
-        namespace: metadata.namespace.clone(),
-        name: metadata.name.clone().unwrap_or_default(),
-        uid: metadata.uid.clone(),
-    }
-}
-
-fn pod_of(containment: &Containment) -> ObjectRef {
-    let pod = &containment.spec.pod;
-    ObjectRef {
-        kind: Kind::Pod,
-        namespace: Some(pod.namespace.clone()),
-        name: pod.name.clone(),
-        uid: Some(pod.uid.clone()),
-    }
-}
-
-/// Whether a Containment is about what its node calls by this name.
-fn is_of(containment: &Containment, name_on_node: &str) -> bool {
-    let pod = &containment.spec.pod;
-    pod.uid == name_on_node || pod.config_hash.as_deref() == Some(name_on_node)
-}
-
-/// The UIDs of the responses whose label is on an object, or who hold fields of it.
-fn responses_on(metadata: &ObjectMeta) -> impl Iterator<Item = &str> {
-    let labels = metadata.labels.iter().flat_map(BTreeMap::keys);
-    let labels = labels.filter_map(|key| names::response_of_isolation_label(key));
-    let managers = metadata.managed_fields.iter().flatten().filter(|entry| is_applied(entry));
-    let managers = managers.filter_map(|entry| names::response_of_field_manager(entry.manager.as_deref()?));
-    // Others of the project's programs have names that begin like ours.
-    labels.chain(managers).filter(|uid| is_uid(uid))
-}
-
-fn is_held(metadata: &ObjectMeta, manager: &str) -> bool {
-    let mut entries = metadata.managed_fields.iter().flatten();
-    entries.any(|entry| is_applied(entry) && entry.manager.as_deref() == Some(manager))
-}
-
-/// Only what was applied can be withdrawn.
-fn is_applied(entry: &ManagedFieldsEntry) -> bool {
-    entry.operation.as_deref() == Some("Apply")
-}
-
-/// As the API server gives them (RFC 9562, in lower case).
-fn is_uid(text: &str) -> bool {
-    text.len() == 36
-        && text.bytes().enumerate().all(|(at, byte)| match at {
-            8 | 13 | 18 | 23 => byte == b'-',
-            _ => byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte),
-        })
 }

@@ -9,6 +9,7 @@
 
 mod accept;
 mod action;
+mod concerns;
 mod conditions;
 mod cordon;
 mod effect;
@@ -18,14 +19,17 @@ mod isolate;
 mod label;
 mod leftovers;
 mod pass;
+mod preserve;
 mod rbac;
 mod receipt;
 mod settings;
 mod status;
 mod target;
+mod told;
 mod unreadable;
 mod world;
 
+pub use concerns::Concerns;
 pub use effect::{Effect, Kind, ObjectRef};
 pub use events::{About, Note, NoteType, notes, notes_of_unreadable};
 pub use fields::merge;
@@ -38,6 +42,7 @@ pub use rbac::rbac_rules;
 pub use receipt::{Grant, Grants, Looked, Neighbour, Neighbours};
 pub use settings::{Agents, Settings};
 pub use status::{report_failures, unobservable};
+pub use told::Told;
 pub use unreadable::{Leftover, mark_unreadable, undo_unreadable};
 pub use world::{
     AdmissionBackend, CiliumEndpoint, ClusterwidePolicy, Engines, Observation, PeerResponse, Reach, Read,

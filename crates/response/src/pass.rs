@@ -17,8 +17,11 @@ use crate::accept::{self, Decision};
 use crate::action::{self, Context};
 use crate::conditions;
 use crate::effect::Effect;
+use crate::fields::Fields;
+use crate::isolate;
 use crate::settings::{Agents, Settings};
 use crate::status;
+use crate::target;
 use crate::world::{PeerResponse, Read, Unread, World};
 
 /// Where a response is in its life. Derived from the object each time, never stored.
@@ -156,6 +159,14 @@ pub(crate) fn phase(response: &IncidentResponse, status: &IncidentResponseStatus
     Phase::Holding
 }
 
+/// Whether nothing more is done about a response, whatever happens to its targets.
+pub(crate) fn rests(response: &IncidentResponse) -> bool {
+    let conditions = response.status.as_ref().map_or(&[][..], |status| &status.conditions);
+    let accepted = conditions::find(conditions, "Accepted");
+    let carried_out = accepted.is_none_or(|accepted| accepted.status == "True" && accepted.reason != "PlanOnly");
+    !carried_out || conditions::is_true(conditions, "Reverted")
+}
+
 fn expired(response: &IncidentResponse, now: jiff::Timestamp) -> bool {
     status::expires_at(response).is_some_and(|at| at <= now)
 }
@@ -196,6 +207,19 @@ impl Look<'_> {
             before,
             applied_at: before.and_then(|before| before.applied_at.as_ref()).map_or(self.world.now, |at| at.0),
         }
+    }
+
+    /// The targets, and what is in them, as far as they are there and could be chosen for removal.
+    fn preservable(&self, status: &IncidentResponseStatus) -> Result<Vec<(PinnedTarget, Fields<'_>)>, Unread> {
+        let mut found = Vec::new();
+        for target in &status.targets {
+            found.extend(target::fields(target, self.world)?.map(|fields| (target.clone(), fields)));
+            if target.kind == "Namespace" && status::isolates(self.response) {
+                let pods = isolate::pods_in(self.world, target)?;
+                found.extend(pods.into_iter().map(|(member, pod)| (member, Fields::from(pod))));
+            }
+        }
+        Ok(found)
     }
 
     /// Everything that is needed beyond doubt, so that it is read together.

@@ -10,6 +10,7 @@ use crate::accept;
 use crate::action::Contained;
 use crate::conditions::{Conditions, Is};
 use crate::pass::{Failure, Phase, Results, phase};
+use crate::preserve::{self, PRESERVE};
 
 /// The target in one string, for `kubectl get`.
 pub(crate) fn describe_target(response: &IncidentResponse) -> String {
@@ -306,6 +307,15 @@ pub fn report_failures(
     now: Timestamp,
 ) -> IncidentResponseStatus {
     let mut status = status.clone();
+    let (preserving, failures): (Vec<&Failure>, Vec<&Failure>) =
+        failures.iter().partition(|failure| failure.action.as_deref() == Some(PRESERVE));
+    if !undoing {
+        // No action's, and no reason to doubt what the actions came to.
+        for failure in preserving {
+            let target = status.targets.iter().find(|target| failure.target.as_ref() == Some(&target.uid));
+            status.residual.extend(target.map(|target| preserve::not_preserved(target, &failure.message)));
+        }
+    }
     let Some(first) = failures.first() else { return status };
     let message = tried_again(first, failures.len());
     if undoing {
@@ -328,7 +338,7 @@ pub fn report_failures(
         }
         let mut results = std::mem::take(&mut action.results);
         for result in &mut results {
-            let is_of = |failure: &&Failure| {
+            let is_of = |failure: &&&Failure| {
                 failure.action.as_ref() == Some(&action.name)
                     && failure.target.as_ref().is_none_or(|target| *target == result.target_uid)
             };

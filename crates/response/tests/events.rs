@@ -24,10 +24,7 @@ fn noted(scene: &Scene) -> Vec<Note> {
 fn shown(notes: &[Note]) -> Vec<String> {
     let about = |note: &Note| match &note.about {
         About::Response => String::new(),
-        About::Pod { namespace, name, uid } => {
-            assert_eq!(uid, POD_UID);
-            format!(" on pod {namespace}/{name}")
-        }
+        About::Object(object) => format!(" on {object}"),
     };
     notes.iter().map(|note| format!("{:?} {}{}", note.type_, note.reason, about(note))).collect()
 }
@@ -82,7 +79,7 @@ fn a_dry_run_is_planned() {
 #[test]
 fn the_pod_says_who_isolated_it_and_how_that_is_known() {
     let notes = noted(&coming_into_force());
-    assert_eq!(shown(&notes), ["Normal Contained", "Warning Isolated on pod shop/web"]);
+    assert_eq!(shown(&notes), ["Normal Contained", "Warning Isolated on Pod shop/web"]);
     let (contained, isolated) = (&notes[0].note, &notes[1].note);
     assert!(contained.starts_with("Cilium denies all new connections of pod shop/web"), "{contained}");
     let by = "Isolated by IncidentResponse incident-response/sentinel-4711 (incident 4711): Cilium denies all new";
@@ -102,7 +99,7 @@ fn containment_that_is_lost_while_held_is_noted_on_both() {
     let mut scene = in_force().later(seconds(300));
     scene.reach = Some(Answer::Answered);
     let notes = noted(&scene);
-    assert_eq!(shown(&notes), ["Warning ContainmentLost", "Warning ContainmentLost on pod shop/web"]);
+    assert_eq!(shown(&notes), ["Warning ContainmentLost", "Warning ContainmentLost on Pod shop/web"]);
     assert!(notes[0].note.contains("still answers the operator"), "{notes:?}");
     assert!(notes[0].note.contains("What to do: contain it by other means"), "{notes:?}");
 }
@@ -112,7 +109,7 @@ fn containment_that_nobody_can_see_any_more_is_noted_on_both() {
     let scene = in_force();
     let unseen = unobservable(&scene.response, "cannot list NetworkPolicies of shop: forbidden", noon());
     let notes = notes(&scene.response, &status(&scene), &unseen);
-    assert_eq!(shown(&notes), ["Warning ContainmentUnknown", "Warning ContainmentUnknown on pod shop/web"]);
+    assert_eq!(shown(&notes), ["Warning ContainmentUnknown", "Warning ContainmentUnknown on Pod shop/web"]);
     assert!(notes[1].note.contains("cannot list NetworkPolicies of shop: forbidden"), "{notes:?}");
 }
 
@@ -121,7 +118,7 @@ fn an_isolation_that_ends_as_less_is_noted_on_both() {
     let mut scene = a_pod_that_answers().act().later(seconds(10));
     scene.reach = Some(Answer::Answered);
     let notes = noted(&scene);
-    assert_eq!(shown(&notes), ["Warning NotDone", "Warning NotIsolated on pod shop/web"]);
+    assert_eq!(shown(&notes), ["Warning NotDone", "Warning NotIsolated on Pod shop/web"]);
     assert!(notes[0].note.starts_with("NotEnforced: nothing enforces the policy"), "{notes:?}");
     assert_eq!(shown(&noted(&scene.act())), nothing());
 }
@@ -136,7 +133,7 @@ fn an_effect_that_fails_is_noted() {
     };
     let failed = report_failures(&scene.response, &status(&scene), false, &[failure], noon());
     let notes = notes(&scene.response, &status(&scene), &failed);
-    assert_eq!(shown(&notes), ["Warning NotDone", "Warning NotIsolated on pod shop/web"]);
+    assert_eq!(shown(&notes), ["Warning NotDone", "Warning NotIsolated on Pod shop/web"]);
     assert_eq!(notes[0].note, "EffectFailed: cannot apply to Pod shop/web; it is tried again");
 }
 
@@ -172,7 +169,7 @@ fn a_high_residual_is_noted_when_it_is_new_or_says_something_new() {
         status
     };
     let first = notes(&scene.response, &status(&scene), &tampered(1));
-    assert_eq!(shown(&first), ["Warning CutTamperedWith", "Warning CutTamperedWith on pod shop/web"]);
+    assert_eq!(shown(&first), ["Warning CutTamperedWith", "Warning CutTamperedWith on Pod shop/web"]);
     assert_eq!(first[1].note, "something in pod shop/web changed the cut 1 times. What to do: stop its processes");
     assert_eq!(shown(&notes(&scene.response, &tampered(1), &tampered(1))), nothing());
     assert_eq!(shown(&notes(&scene.response, &tampered(1), &tampered(2))).len(), 2);
@@ -188,7 +185,7 @@ fn a_release_is_noted_on_both_and_nothing_as_lost() {
     scene.clusterwide.clear();
     scene.pod.as_mut().unwrap().metadata.managed_fields = None;
     let notes = noted(&scene);
-    assert_eq!(shown(&notes), ["Normal Released", "Normal Released on pod shop/web"]);
+    assert_eq!(shown(&notes), ["Normal Released", "Normal Released on Pod shop/web"]);
     let by = "Released by IncidentResponse incident-response/sentinel-4711 (incident 4711): everything that";
     assert!(notes[1].note.starts_with(by), "{notes:?}");
 }
@@ -202,7 +199,7 @@ fn a_release_of_what_another_response_holds_says_so() {
     scene.clusterwide.retain(|name, _| !name.contains(RESPONSE_UID));
     scene.pod.as_mut().unwrap().metadata.managed_fields = None;
     let notes = noted(&scene);
-    assert_eq!(shown(&notes), ["Normal Released", "Normal Released on pod shop/web"]);
+    assert_eq!(shown(&notes), ["Normal Released", "Normal Released on Pod shop/web"]);
     for note in &notes {
         assert!(note.note.ends_with("response incident-response/other goes on holding the target"), "{note:?}");
     }
@@ -263,6 +260,6 @@ fn an_object_that_cannot_be_read_is_noted_once() {
     let before = json!(in_force().response.status);
     let after = mark_unreadable(&before, "unknown variant", Some(1), noon());
     let noted = notes_of_unreadable(metadata, &before, &after);
-    assert_eq!(shown(&noted), ["Warning ContainmentUnknown", "Warning ContainmentUnknown on pod shop/web"]);
+    assert_eq!(shown(&noted), ["Warning ContainmentUnknown", "Warning ContainmentUnknown on Pod shop/web"]);
     assert_eq!(noted[0].type_, NoteType::Warning);
 }

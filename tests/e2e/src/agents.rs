@@ -71,8 +71,8 @@ impl Scenario {
         let api: Api<Node> = Api::all(self.env.client.clone());
         let node: Node =
             serde_json::from_value(json!({ "metadata": { "name": format!("paper-{}", self.namespace) } }))?;
-        let name = api.create(&PostParams::default(), &node).await?.name_any();
-        Ok(PaperNode { api, name })
+        let node = api.create(&PostParams::default(), &node).await?;
+        Ok(PaperNode { api, name: node.name_any(), uid: node.uid().unwrap_or_default() })
     }
 }
 
@@ -80,6 +80,7 @@ impl Scenario {
 pub struct PaperNode {
     api: Api<Node>,
     pub name: String,
+    pub uid: String,
 }
 
 impl PaperNode {

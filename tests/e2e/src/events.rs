@@ -49,6 +49,11 @@ impl Scenario {
         told(&self.env, &pod.namespace, &pod.uid, wanted).await
     }
 
+    /// The events of something in no namespace, once they are these. `kubectl describe` looks for them in `default`.
+    pub async fn events_of(&self, uid: &str, wanted: &[&str]) -> Result<Vec<Shown>> {
+        told(&self.env, "default", uid, wanted).await
+    }
+
     /// The events of a response, once they are these.
     pub async fn response_events(&self, response: &TestResponse, wanted: &[&str]) -> Result<Vec<Shown>> {
         told(&self.env, &response.namespace, &response.uid, wanted).await

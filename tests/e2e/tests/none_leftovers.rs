@@ -11,7 +11,7 @@ use tourniquet_api::names;
 use tourniquet_e2e::crash::Exclusive;
 use tourniquet_e2e::events::{self, says};
 use tourniquet_e2e::snapshot::{Snapshot, traces};
-use tourniquet_e2e::{OPERATOR_NAMESPACE, Scenario, Spec, TestPod, TestResponse, scenario, until};
+use tourniquet_e2e::{OPERATOR_NAMESPACE, PaperNode, Scenario, Spec, TestPod, TestResponse, scenario, until};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -24,7 +24,11 @@ fn what_a_vanished_response_left_is_undone_and_nothing_else_is() {
             sweep_every(&s, "TOURNIQUET_SWEEP_EVERY=1s").await?;
             operator.end().await?;
             left_while_the_operator_is_away(&s).await?;
-            written_late(&s).await
+            written_late(&s).await?;
+            let node = s.paper_node().await?;
+            let swept = left_on_a_node_and_a_namespace(&s, &node).await;
+            node.delete().await?;
+            swept
         };
         let swept = swept.await;
         // Whatever became of the test: others need the operator as it was.
@@ -118,4 +122,36 @@ async fn written_late(s: &Scenario) -> Result<()> {
     .await?;
     let told = s.pod_events(&late, &["Warning NotIsolated", "Normal Released", "Warning LeftoverUndone"]).await?;
     says(&told, "LeftoverUndone", &[&response.uid])
+}
+
+async fn left_on_a_node_and_a_namespace(s: &Scenario, node: &PaperNode) -> Result<()> {
+    let befores = (Snapshot::of_namespace(&s.env, &s.namespace).await?, Snapshot::of_node(&s.env, &node.name).await?);
+    let label = json!({ "label": { "set": { "soc.example.com/incident": "4711" } } });
+    let on_node = json!({ "target": { "node": { "name": node.name } }, "actions": [label, { "cordon": {} }] });
+    let on_namespace = json!({ "target": { "namespace": { "name": s.namespace } }, "actions": [label] });
+    let cordons = s.respond("cordons", Spec(on_node)).await?;
+    cordons.becomes_because("Ready", "Cordoned", SOON).await?;
+    let labels = s.respond("labels", Spec(on_namespace)).await?;
+    labels.becomes_because("Ready", "Labelled", SOON).await?;
+
+    let away = Exclusive::begin(s).await?;
+    let vanished = async {
+        cordons.vanish().await?;
+        labels.vanish().await?;
+        let left = Snapshot::of_node(&s.env, &node.name).await?;
+        ensure!(!befores.1.diff(&left).is_empty(), "the node is cordoned still");
+        Ok(())
+    };
+    let vanished: Result<()> = vanished.await;
+    away.end().await?;
+    vanished?;
+
+    until("the node and the namespace are what they were", SOON, async || {
+        let node = befores.1.diff(&Snapshot::of_node(&s.env, &node.name).await?);
+        let namespace = befores.0.diff(&Snapshot::of_namespace(&s.env, &s.namespace).await?);
+        Ok((node.is_empty() && namespace.is_empty()).then_some(()))
+    })
+    .await?;
+    let told = s.events_of(&node.uid, &["Normal Labelled", "Normal Cordoned", "Warning LeftoverUndone"]).await?;
+    says(&told, "LeftoverUndone", &[&cordons.uid, "was cordoned for", "does not exist any more"])
 }

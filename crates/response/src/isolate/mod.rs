@@ -19,7 +19,7 @@ mod verdict;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use tourniquet_api::{PinnedTarget, Verb, names};
 
-pub(crate) use self::namespace::lost_in;
+pub(crate) use self::namespace::{lost_in, pods_in};
 use self::policies::Scope;
 use self::seen::{containment_read, endpoint_read};
 use crate::action::{Act, Asked, Assessment, Context, Plan, Refusal, Undo};

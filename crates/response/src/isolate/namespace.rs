@@ -34,18 +34,28 @@ fn pods<'a>(cx: &Context<'a>) -> Result<Option<&'a BTreeMap<String, Pod>>, Unrea
     }
 }
 
+/// The pods of an isolated namespace, each as a target; none of another one of the same name.
+pub(crate) fn pods_in<'a>(world: &'a World, target: &PinnedTarget) -> Result<Vec<(PinnedTarget, &'a Pod)>, Unread> {
+    if target::fields(target, world)?.is_none() {
+        return Ok(Vec::new());
+    }
+    Ok(world.namespace_pods(&target.name)?.values().map(|pod| (member(target, pod), pod)).collect())
+}
+
+fn member(namespace: &PinnedTarget, pod: &Pod) -> PinnedTarget {
+    PinnedTarget {
+        kind: "Pod".to_owned(),
+        namespace: Some(namespace.name.clone()),
+        name: pod.metadata.name.clone().unwrap_or_default(),
+        uid: pod.metadata.uid.clone().unwrap_or_default(),
+        ..PinnedTarget::default()
+    }
+}
+
 /// The pods that run there now. When undoing, those that are cut for this response and are gone as well.
 pub(super) fn members(cx: &Context<'_>, undoing: bool) -> Result<Vec<PinnedTarget>, Unread> {
-    let pods = pods(cx)?.into_iter().flat_map(BTreeMap::values).filter(|pod| !finished(pod));
-    let mut members: Vec<PinnedTarget> = pods
-        .map(|pod| PinnedTarget {
-            kind: "Pod".to_owned(),
-            namespace: Some(cx.target.name.clone()),
-            name: pod.metadata.name.clone().unwrap_or_default(),
-            uid: pod.metadata.uid.clone().unwrap_or_default(),
-            ..PinnedTarget::default()
-        })
-        .collect();
+    let pods = pods_in(cx.world, cx.target)?.into_iter().filter(|(_, pod)| !finished(pod));
+    let mut members: Vec<PinnedTarget> = pods.map(|(member, _)| member).collect();
     if undoing {
         let known: BTreeSet<String> = members.iter().map(|member| member.uid.clone()).collect();
         let uid = cx.response_uid;

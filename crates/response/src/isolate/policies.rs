@@ -189,10 +189,11 @@ pub(super) fn is_labelled(cx: &Context<'_>, pod: &Pod) -> bool {
         || held.iter().any(|key| *key == names::CONTAINED_LABEL || names::response_of_isolation_label(key).is_some())
 }
 
-/// What takes our labels off the pod; `None` when we hold nothing there.
+/// What takes our labels off the pod; `None` when we hold none there. With annotations alone the cut need not wait.
 pub(super) fn withdraw_labels(cx: &Context<'_>, pod: &Pod) -> Option<Effect> {
     let manager = names::field_manager(cx.response_uid);
-    Fields::from(pod).is_applied_by(&manager).then(|| Effect::Withdraw { object: pod_ref(cx), manager })
+    (!Fields::from(pod).labels_applied_by(&manager).is_empty())
+        .then(|| Effect::Withdraw { object: pod_ref(cx), manager })
 }
 
 pub(super) fn label<'a>(pod: &'a Pod, key: &str) -> Option<&'a str> {

@@ -22,8 +22,10 @@ pub struct Standing {
     pods: BTreeSet<String>,
     /// The namespaces whose pods it isolates.
     namespaces: BTreeSet<String>,
-    /// The pod that it may isolate, by namespace and name, while that is not decided.
-    undecided: Option<(String, String)>,
+    /// What it may isolate, while that is not decided: a namespace, and the name of the one pod there, where it is about one.
+    undecided: Option<(String, Option<String>)>,
+    /// The namespaces in which it isolates something.
+    places: BTreeSet<String>,
     /// It is to come into force, and nobody has seen yet that it is or will not be.
     comes: bool,
     /// It was seen in force.
@@ -52,14 +54,20 @@ impl Standing {
         standing.comes = !lets_go && !is_true(&conditions, "Contained") && !is_true(&conditions, "Stalled");
         if decided.is_none() && may_isolate(&stored.data) {
             let text = |field: &str| Some(stored.data.pointer(field)?.as_str()?.to_owned());
-            standing.undecided = text("/spec/target/pod/namespace").zip(text("/spec/target/pod/name"));
+            // Of a set or a namespace any pod may be meant.
+            let pod = text("/spec/target/pod/namespace").map(|namespace| (namespace, text("/spec/target/pod/name")));
+            let many = text("/spec/target/pods/namespace").or_else(|| text("/spec/target/namespace/name"));
+            standing.undecided = pod.or_else(|| many.map(|namespace| (namespace, None)));
         }
         if carried_out && !standing.reverted && may_isolate(&stored.data) {
             for target in list::<PinnedTarget>(status, "targets") {
-                match target.kind.as_str() {
-                    "Namespace" => standing.namespaces.insert(target.name),
-                    _ => standing.pods.insert(target.uid),
-                };
+                if target.kind == "Namespace" {
+                    standing.places.insert(target.name.clone());
+                    standing.namespaces.insert(target.name);
+                } else {
+                    standing.places.extend(target.namespace);
+                    standing.pods.insert(target.uid);
+                }
             }
         }
         standing
@@ -79,8 +87,17 @@ impl Standing {
     /// Whether this pod is about to be isolated by it, and nobody has seen that it is.
     pub(super) fn comes_to(&self, pod: &ObjectRef) -> bool {
         let namespace = pod.namespace.as_deref().unwrap_or_default();
-        let undecided = self.undecided.as_ref().is_some_and(|(of, name)| of == namespace && *name == pod.name);
+        let undecided = self
+            .undecided
+            .as_ref()
+            .is_some_and(|(of, name)| of == namespace && name.as_ref().is_none_or(|name| *name == pod.name));
         self.comes && (undecided || self.isolates(namespace, pod.uid.as_deref().unwrap_or_default()))
+    }
+
+    /// Whether something in this namespace is about to be isolated by it, and nobody has seen that it is.
+    pub(super) fn comes_into(&self, namespace: &str) -> bool {
+        let undecided = self.undecided.as_ref().is_some_and(|(of, _)| of == namespace);
+        self.comes && (undecided || self.places.contains(namespace))
     }
 
     /// Whether it was seen to isolate this pod.

@@ -6,7 +6,6 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tourniquet_api::{
     Action, ActionStatus, IncidentResponseStatus, OnFailure, Outcome, PlannedEffect, PodCounts, Residual, TargetResult,
-    names,
 };
 
 use super::results::Results;
@@ -15,14 +14,11 @@ use crate::accept;
 use crate::action::{self, Act, Contained, Context};
 use crate::conditions::{self, Is};
 use crate::isolate;
+use crate::preserve::{self, PRESERVE, Preserving};
 use crate::receipt;
 use crate::status;
 use crate::target::describe;
 use crate::world::Unread;
-
-/// How soon a pod that nobody watches is looked at again. The watch is of pods with our label, and where the cut holds that
-/// comes after a minute: a container that restarts meanwhile would be seen as late.
-const UNWATCHED: SignedDuration = SignedDuration::from_secs(10);
 
 impl Look<'_> {
     pub(super) fn plan_only(&self, pass: &mut Pass) -> Result<(), Unread> {
@@ -54,7 +50,11 @@ impl Look<'_> {
         if !missing.0.is_empty() {
             return Err(missing);
         }
-        let steps = order::arranged(steps, false, self.response, &pass.status).steps;
+        let mut steps = order::arranged(steps, false, self.response, &pass.status).steps;
+        // In a pass of its own where something else is applied to the same object.
+        let preserving = self.preserve(&pass.status, &[])?;
+        residual.extend(preserving.iter().filter_map(|one| one.residual.clone()));
+        steps.extend(preserving.into_iter().filter_map(|one| one.step));
         let planned = steps.into_iter().map(|Step { action, effect, .. }| PlannedEffect {
             action,
             verb: effect.verb().to_owned(),
@@ -119,6 +119,9 @@ impl Look<'_> {
             }
             status::summarize(state, Results::of(results), self.world.now);
         }
+        let preserving = self.preserve(&pass.status, &pass.steps)?;
+        held.residual.extend(preserving.iter().filter_map(|one| one.residual.clone()));
+        pass.steps.extend(preserving.into_iter().filter_map(|one| one.step));
         let receipt_due = self.receipt(&mut pass.status, pass.steps.is_empty(), &mut held.residual)?;
         if held.is_applying {
             // Not everything was looked at: what was seen before stands, and what can be known beforehand is said.
@@ -129,26 +132,37 @@ impl Look<'_> {
             target.pods = (target.kind == "Namespace").then_some(held.pods);
         }
         status::holding(&mut pass.status, self.response, self.world.now, held.contained);
-        let watched = self.watch_evidence(&mut pass.status)?;
+        self.watch_evidence(&mut pass.status)?;
         pass.watch = held.watch;
         let expires = status::expires_at(self.response).map(|at| at.duration_since(self.world.now));
-        let unwatched = (!watched).then_some(UNWATCHED);
-        pass.again_after = [held.again_after, expires, unwatched, receipt_due].into_iter().flatten().min();
+        pass.again_after = [held.again_after, expires, receipt_due].into_iter().flatten().min();
         Ok(())
     }
 
-    /// A container that was restarted is another container: its memory and writable layer are gone. Said for good. False when
-    /// the next restart would be no reason to look again.
-    fn watch_evidence(&self, status: &mut IncidentResponseStatus) -> Result<bool, Unread> {
+    /// What keeps the targets from being chosen for removal. Where something else is applied to a target, after that: what one manager applies
+    /// to one object is one apply, and this must not make another one fail.
+    fn preserve(&self, status: &IncidentResponseStatus, steps: &[Step]) -> Result<Vec<Preserved>, Unread> {
+        let mut preserved = Vec::new();
+        for (target, fields) in self.preservable(status)? {
+            let Preserving { effect, residual } = preserve::plan(&target, &fields, self.uid);
+            let failed = status.residual.iter().find(|said| effect.is_some() && preserve::is_said(said, &target));
+            let residual = residual.or(failed.cloned());
+            let effect = effect.filter(|effect| steps.iter().all(|step| step.effect.object() != effect.object()));
+            preserved.push(Preserved { step: effect.map(|effect| step(PRESERVE, &target, effect)), residual });
+        }
+        Ok(preserved)
+    }
+
+    /// A container that was restarted is another container: its memory and writable layer are gone. Said for good. Each is a
+    /// change of the pod, and all pods are watched.
+    fn watch_evidence(&self, status: &mut IncidentResponseStatus) -> Result<(), Unread> {
         let mut lost = Vec::new();
-        let mut watched = true;
         for target in status.targets.iter_mut().filter(|target| target.kind == "Pod") {
             let pod = self.world.pod(target.namespace.as_deref().unwrap_or_default(), &target.name)?;
             let Some(pod) = pod.filter(|pod| pod.metadata.uid.as_deref() == Some(&target.uid)) else {
                 lost.push(format!("{} is gone", describe(target)));
                 continue;
             };
-            watched &= pod.metadata.labels.iter().flatten().any(|(key, _)| key == names::CONTAINED_LABEL);
             for now in accept::containers(pod) {
                 let Some(pinned) = target.containers.iter_mut().find(|pinned| pinned.name == now.name) else {
                     target.containers.push(now);
@@ -170,7 +184,7 @@ impl Look<'_> {
             lost.extend(isolate::lost_in(self.world, target, self.agents, self.uid, began)?);
         }
         if status.targets.iter().all(|target| target.kind != "Pod" && target.pods.is_none()) {
-            return Ok(true);
+            return Ok(());
         }
         let already =
             conditions::find(&status.conditions, "EvidenceIntact").is_some_and(|before| before.status == "False");
@@ -186,8 +200,14 @@ impl Look<'_> {
                 "no container was restarted since the response was accepted",
             );
         }
-        Ok(watched)
+        Ok(())
     }
+}
+
+/// A target that is kept from being chosen for removal.
+struct Preserved {
+    step: Option<Step>,
+    residual: Option<Residual>,
 }
 
 /// What a look at all targets of all actions comes to.

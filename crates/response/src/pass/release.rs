@@ -6,6 +6,7 @@ use tourniquet_api::{Action, ActionStatus};
 use super::{Look, Pass, Phase, expired, order, step};
 use crate::action::{self, Contained};
 use crate::conditions;
+use crate::preserve::{self, PRESERVE};
 use crate::status;
 use crate::world::Unread;
 
@@ -66,6 +67,12 @@ impl Look<'_> {
             return Err(missing);
         }
         pass.steps = order::arranged(std::mem::take(&mut pass.steps), true, self.response, &pass.status).steps;
+        // Last, and only what nothing else withdraws: the cut does not wait for it.
+        for (target, fields) in self.preservable(&pass.status)? {
+            let effect = preserve::undo(&target, &fields, self.uid);
+            let effect = effect.filter(|effect| pass.steps.iter().all(|step| step.effect != *effect));
+            pass.steps.extend(effect.map(|effect| step(PRESERVE, &target, effect)));
+        }
         if let Some((reason, message)) = waits {
             // One that waits holds on, and so does what the others did to the same target: it is one manager's.
             pass.steps.clear();
