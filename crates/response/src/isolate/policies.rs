@@ -179,14 +179,13 @@ pub(super) fn others_hold(cx: &Context<'_>, pod: &Pod) -> bool {
     keys.into_iter().any(|key| names::response_of_isolation_label(key).is_some_and(|uid| uid != cx.response_uid))
 }
 
-/// The names of the policies, other than ours, that allow some traffic of the pod. Where policies only add up, each of
-/// them defeats a deny-all.
+/// The names of the policies that allow some traffic of the pod. Where policies only add up, each of them defeats a deny-all. Ours
+/// have no rules; what merely carries our label is not asked whose it is, since anybody can write that.
 pub(super) fn allowing(pod: &Pod, policies: &[NetworkPolicy]) -> Vec<String> {
     let none = BTreeMap::new();
     let labels_of_pod = pod.metadata.labels.as_ref().unwrap_or(&none);
     let mut allowing: Vec<String> = policies
         .iter()
-        .filter(|policy| labels(policy.metadata.labels.as_ref(), names::RESPONSE_LABEL).is_none())
         .filter(|policy| {
             let Some(spec) = &policy.spec else { return false };
             let allows = spec.ingress.as_ref().is_some_and(|rules| !rules.is_empty())
