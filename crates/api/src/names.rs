@@ -14,7 +14,7 @@ pub const FINALIZER: &str = "tourniquet.dev/undo";
 pub const RESPONSE_LABEL: &str = "tourniquet.dev/response";
 
 /// Label on pods that at least one response contains, with the value [`CONTAINED_VALUE`]. It selects nothing; it lets
-/// the operator, and people, watch contained pods without watching all pods.
+/// people list contained pods, and the operator watch what Cilium reports of them.
 pub const CONTAINED_LABEL: &str = "tourniquet.dev/contained";
 
 /// The one value of [`CONTAINED_LABEL`]. It is the same for every response, so that server-side apply co-owns it and the

@@ -18,8 +18,9 @@ use tracing::{debug, info, warn};
 /// A response as it is stored, readable or not.
 pub(crate) type Stored = DeserializeGuard<IncidentResponse>;
 
-/// Objects of one page of a list, of which one at a time is in memory.
-const PAGE: u32 = 500;
+/// Objects of one page of a list, of which one at a time is in memory. With pages of 500, and those of the sweep beside them, the operator's
+/// memory peaked at 26 to 34 MiB at its start with 3,000 pods, from 20 MiB before pods were listed here; resident it stayed at 8.5 MiB.
+const PAGE: u32 = 100;
 /// How long to wait before a kind that is not served is asked for again.
 const NOT_SERVED: Duration = Duration::from_secs(60);
 

@@ -37,7 +37,7 @@ pub fn rbac_rules() -> Vec<PolicyRule> {
         rule("batch", &["jobs"], &["get"]),
         // Leftovers: cuts that agents report and nobody asks for.
         rule("internal.tourniquet.dev", &["nodeagents"], &["list"]),
-        // On responses and on their pods, in whatever namespace. Patch counts up one that is there.
+        // On responses and on their targets, in whatever namespace. Patch counts up one that is there.
         rule("events.k8s.io", &["events"], &["create", "patch"]),
     ];
     rules.extend(receipt::rbac());

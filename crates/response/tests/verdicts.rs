@@ -178,6 +178,15 @@ mod where_nobody_reports {
     }
 
     #[test]
+    fn a_policy_that_allows_and_says_that_it_is_ours_is_named_as_well() {
+        let mut scene = a_pod_that_answers().act().later(seconds(5));
+        let mut theirs = allow_all("theirs");
+        theirs.metadata.labels = Some([(names::RESPONSE_LABEL.to_owned(), OTHER_UID.to_owned())].into());
+        scene.policies.push(theirs);
+        assert_eq!(verdict(&scene), "Partial AllowedByPolicy Accepted, Contained=False");
+    }
+
+    #[test]
     fn policies_that_allow_are_named_in_one_order() {
         let message = |policies: [&str; 2]| {
             let mut scene = a_pod_that_answers().act();

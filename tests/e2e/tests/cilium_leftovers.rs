@@ -23,6 +23,8 @@ fn a_deny_policy_and_a_label_of_a_vanished_response_are_undone_and_the_pod_talks
         let outbound = s.attempts(&web, &peer).await?;
         let response = s.respond("vanishes", Spec::isolate(&web)).await?;
         response.becomes("Contained", "True", SETTLED).await?;
+        // An operator that is put aside loses the events that it has not sent yet.
+        s.pod_events(&web, &["Warning Isolated"]).await?;
 
         let away = Exclusive::begin(&s).await?;
         let vanished = async {

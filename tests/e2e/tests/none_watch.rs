@@ -69,7 +69,7 @@ fn a_label_that_somebody_takes_off_a_node() {
 #[test]
 fn a_container_that_restarts_in_a_pod_without_a_label_of_ours() {
     scenario("watch-restart", |s| async move {
-        let ends = json!({ "spec": { "containers": [{ "command": ["sleep", "25"], "ports": null }] } });
+        let ends = json!({ "spec": { "containers": [{ "command": ["sleep", "0", "25"], "ports": null }] } });
         s.create_pod("web", ends).await?;
         s.running("web").await?;
         let response = labelled(&s, json!({ "pod": { "namespace": s.namespace, "name": "web" } })).await?;

@@ -205,8 +205,10 @@ pub(super) fn others_hold(cx: &Context<'_>, pod: &Pod, policies: &[NetworkPolicy
     let keys = pod.metadata.labels.iter().flatten().map(|(key, _)| key);
     let mut labelled = keys.into_iter().filter_map(|key| names::response_of_isolation_label(key));
     let is_other = |uid: &str| uid != cx.response_uid;
-    let of_others =
-        |policy: &&NetworkPolicy| labels(policy.metadata.labels.as_ref(), names::RESPONSE_LABEL).is_some_and(is_other);
+    let of_others = |policy: &&NetworkPolicy| {
+        let of = labels(policy.metadata.labels.as_ref(), names::RESPONSE_LABEL);
+        of.is_some_and(|uid| is_other(uid) && policy.metadata.name == Some(names::policy(uid)))
+    };
     labelled.any(is_other) || policies.iter().filter(of_others).any(|policy| may_select(policy, pod))
 }
 
@@ -243,8 +245,8 @@ pub(super) fn withdraw(cx: &Context<'_>) -> Result<(Vec<Effect>, Option<String>)
     Ok((effects, blocked))
 }
 
-/// The names of the policies, other than ours, that allow some traffic of the pod. Where policies only add up, each of
-/// them defeats a deny-all.
+/// The names of the policies that allow some traffic of the pod. Where policies only add up, each of them defeats a deny-all. Ours
+/// have no rules; what merely carries our label is not asked whose it is, since anybody can write that.
 pub(super) fn allowing(pod: &Pod, policies: &[NetworkPolicy]) -> Vec<String> {
     // Rather name one policy too many.
     named(policies.iter().filter(|policy| allows(policy) && may_select(policy, pod)))
@@ -257,9 +259,8 @@ pub(super) fn allowing_any(policies: &[NetworkPolicy]) -> Vec<String> {
 
 fn allows(policy: &NetworkPolicy) -> bool {
     let Some(spec) = &policy.spec else { return false };
-    labels(policy.metadata.labels.as_ref(), names::RESPONSE_LABEL).is_none()
-        && (spec.ingress.as_ref().is_some_and(|rules| !rules.is_empty())
-            || spec.egress.as_ref().is_some_and(|rules| !rules.is_empty()))
+    spec.ingress.as_ref().is_some_and(|rules| !rules.is_empty())
+        || spec.egress.as_ref().is_some_and(|rules| !rules.is_empty())
 }
 
 fn named<'a>(policies: impl Iterator<Item = &'a NetworkPolicy>) -> Vec<String> {
