@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use tourniquet_api::{Action, IncidentResponse, IncidentResponseStatus, PinnedTarget, TargetResult};
+use tourniquet_api::{Action, IncidentResponse, IncidentResponseStatus, Outcome, PinnedTarget, TargetResult};
 
 use crate::accept::{self, Decision};
 use crate::action::{self, Context};
@@ -194,7 +194,11 @@ impl Look<'_> {
 #[must_use]
 pub fn peer(response: &IncidentResponse, now: jiff::Timestamp) -> PeerResponse {
     let stored = response.status.clone().unwrap_or_default();
-    let pods = if !status::isolates(response) {
+    // One whose isolation is skipped is not about to hold anything: nobody's release waits for it.
+    let skipped =
+        |name: &str| stored.actions.iter().any(|action| action.name == name && action.outcome == Outcome::Skipped);
+    let isolations = response.spec.actions.iter().filter(|action| action.isolate.is_some());
+    let pods = if isolations.map(Action::effective_name).all(skipped) {
         Vec::new()
     } else if stored.targets.is_empty() {
         response.spec.target.pod.iter().map(|pod| (pod.namespace.clone(), pod.name.clone(), pod.uid.clone())).collect()

@@ -71,6 +71,8 @@ impl Look<'_> {
             // What has begun goes on: it holds, and would be undone by nobody.
             if let Some(gate) = gate.as_ref().filter(|_| state.results.is_empty()) {
                 gate.keep(state);
+                // By this response nothing holds there, and nobody may take silence for an answer.
+                contained = contained.max(action.isolate.is_some().then_some(Contained::Open));
                 continue;
             }
             state.started_at.get_or_insert(Time(self.world.now));

@@ -13,9 +13,11 @@
 
 pub(crate) mod agents;
 mod api;
+pub(crate) mod asked;
 mod laws;
 mod leftovers;
 pub(crate) mod network;
+pub(crate) mod objects;
 pub(crate) mod operator;
 pub(crate) mod outsiders;
 pub(crate) mod story;
@@ -35,8 +37,9 @@ use tourniquet_response::{
 use self::agents::{AGENTS, Agents};
 use self::laws::Laws;
 use self::network::{Clusterwide, Endpoint, Engine, Path, Policies, additive};
+use self::objects::{NEIGHBOUR, SimObject, Thing, Versions};
 use crate::fixtures::labels::Labels;
-use crate::fixtures::{self, NAMESPACE, POD, noon, object};
+use crate::fixtures::{self, NAMESPACE, NODE, POD, noon, object};
 
 /// Another pod of the same workload, which no response targets.
 pub(crate) const BYSTANDER: &str = "web-2";
@@ -55,6 +58,7 @@ pub(crate) struct SimPod {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Untouched {
     pub(crate) pods: BTreeMap<String, SimPod>,
+    pub(crate) objects: BTreeMap<Thing, SimObject>,
     pub(crate) policies: Policies,
 }
 
@@ -64,6 +68,7 @@ pub(crate) struct Sim {
     pub(crate) now: Timestamp,
     pub(crate) engine: Engine,
     pub(crate) pods: BTreeMap<String, SimPod>,
+    pub(crate) objects: BTreeMap<Thing, SimObject>,
     pub(crate) policies: Policies,
     pub(crate) untouched: Untouched,
     pub(crate) responses: BTreeMap<String, IncidentResponse>,
@@ -72,25 +77,27 @@ pub(crate) struct Sim {
     pub(crate) agents: Agents,
     endpoints: BTreeMap<String, Endpoint>,
     attempts: BTreeMap<(String, SocketAddr), Option<Reach>>,
+    versions_of: Versions,
     laws: Laws,
     uids: u64,
     versions: u64,
 }
 
 impl Sim {
-    /// A namespace with two pods of one workload, and an agent on each node.
+    /// The same, and an agent on each node.
     pub(crate) fn with_agents(engine: Engine) -> Self {
         let mut sim = Self::new(engine);
         sim.agents.installed = true;
         sim
     }
 
-    /// A namespace with two pods of one workload.
+    /// A namespace with two pods of one workload, a third pod, and a node.
     pub(crate) fn new(engine: Engine) -> Self {
         let mut sim = Self {
             now: noon(),
             engine,
             pods: BTreeMap::new(),
+            objects: BTreeMap::new(),
             policies: Policies::default(),
             untouched: Untouched::default(),
             responses: BTreeMap::new(),
@@ -98,12 +105,16 @@ impl Sim {
             agents: Agents::default(),
             endpoints: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            versions_of: Versions::default(),
             laws: Laws::default(),
             uids: 0,
             versions: 0,
         };
         sim.start_pod(POD);
         sim.start_pod(BYSTANDER);
+        sim.start_pod(NEIGHBOUR);
+        sim.register(Thing::Namespace);
+        sim.register(Thing::Node);
         sim.wait(fixtures::seconds(1));
         sim
     }
@@ -116,7 +127,7 @@ impl Sim {
     pub(crate) fn start_pod(&mut self, name: &str) {
         let uid = self.issue_uid();
         let mut labels = Labels::default();
-        labels.set("kube-controller-manager", "app", "web");
+        labels.set("kube-controller-manager", "app", if name == NEIGHBOUR { NEIGHBOUR } else { "web" });
         let ip = format!("10.1.{}.{}", self.uids / 250, self.uids % 250);
         let node = format!("node-of-{name}-{}", self.uids);
         self.agents.nodes.insert(node.clone());
@@ -153,10 +164,13 @@ impl Sim {
     /// Something changed: the engine follows, the attempts find out, and no law is broken.
     pub(crate) fn changed(&mut self) {
         self.forget_cuts();
+        self.follow_versions();
         for (name, endpoint) in &mut self.endpoints {
             let pod = self.pods.get(name).filter(|pod| endpoint.serves(&pod.uid));
-            if let Some(pod) = pod {
-                endpoint.follow(&pod.labels.values, &self.policies, self.now);
+            if let Some(pod) = pod
+                && endpoint.follow(&pod.labels.values, &self.policies, self.now)
+            {
+                self.laws.disturbed();
             }
         }
         let answers: Vec<_> = self.attempts.keys().map(|key| (key.clone(), self.attempt(key.1))).collect();
@@ -236,7 +250,7 @@ impl Sim {
     fn see(&self, read: &Read, uid: &str) -> Observation {
         match read {
             Read::Pod { namespace, name } => Observation::Pod(
-                self.pods.get(name).filter(|_| namespace == NAMESPACE).map(|pod| Box::new(pod.shown_as(name))),
+                self.pods.get(name).filter(|_| namespace == NAMESPACE).map(|pod| Box::new(self.shown_pod(name, pod))),
             ),
             Read::NetworkPolicy { name, .. } => {
                 Observation::NetworkPolicy(self.policies.network.get(name).cloned().map(Box::new))
@@ -251,14 +265,22 @@ impl Sim {
             Read::ClusterwidePolicy { name } => {
                 Observation::ClusterwidePolicy(self.policies.clusterwide.get(name).map(Clusterwide::shown))
             }
-            Read::Nodes | Read::Namespace { .. } | Read::ServiceSelectors { .. } | Read::OwnerSelector { .. } => {
-                panic!("nothing of it is simulated: {read:?}")
+            Read::Namespace { name } => {
+                let namespace = (name == NAMESPACE).then(|| Box::new(object(self.shown(Thing::Namespace))));
+                Observation::Namespace(namespace)
             }
+            Read::Nodes => {
+                let other = json!({ "metadata": { "name": "another" }, "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
+                Observation::Nodes(vec![object(self.shown(Thing::Node)), object(other)])
+            }
+            Read::ServiceSelectors { .. } => Observation::ServiceSelectors(Vec::new()),
+            Read::OwnerSelector { .. } => Observation::OwnerSelector(None),
             Read::AdmissionBackends { .. } => Observation::AdmissionBackends(Vec::new()),
             Read::Containment { namespace, name } => {
                 let stored = self.agents.containments.get(name).filter(|_| namespace == AGENTS);
                 Observation::Containment(stored.map(|stored| Box::new(stored.containment.clone())))
             }
+            Read::Node { name } if name == NODE => Observation::Node(Some(Box::new(object(self.shown(Thing::Node))))),
             Read::Node { name } => {
                 let node = self.agents.nodes.get(name).map(|name| json!({ "metadata": { "name": name } }));
                 Observation::Node(node.map(|node| Box::new(object::<Node>(node))))
@@ -279,28 +301,32 @@ impl Sim {
         self.responses.values().map(|response| peer(response, self.now)).collect()
     }
 
+    /// As the API shows it.
+    fn shown_pod(&self, name: &str, of: &SimPod) -> Pod {
+        let mut pod = fixtures::pod();
+        pod.metadata.name = Some(name.to_owned());
+        pod.metadata.uid = Some(of.uid.clone());
+        pod.metadata.resource_version = Some(self.versions_of.of(&of.uid));
+        pod.metadata.creation_timestamp = Some(Time(noon()));
+        pod.metadata.labels = Some(of.labels.values.clone());
+        pod.metadata.managed_fields = Some(of.labels.managed_fields());
+        pod.spec.get_or_insert_default().node_name = Some(of.node.clone());
+        let status = pod.status.get_or_insert_default();
+        status.pod_ip = Some(of.ip.clone());
+        status.phase = Some(if of.finished { "Succeeded" } else { "Running" }.to_owned());
+        pod
+    }
+
     /// Whatever of ours is left in the cluster.
     pub(crate) fn traces(&self) -> Vec<String> {
         let ours = |name: &&String| name.starts_with(names::OPERATOR_MANAGER);
         let policies = self.policies.network.keys().chain(self.policies.clusterwide.keys()).filter(ours);
-        let managers = self.pods.values().flat_map(|pod| pod.labels.managers(names::OPERATOR_MANAGER));
+        let fields =
+            self.pods.values().map(|pod| &pod.labels).chain(self.objects.values().map(|object| &object.fields));
+        let managers = fields.flat_map(|fields| fields.managers(names::OPERATOR_MANAGER));
+        // A value that somebody had applied is put back under the operator's own name.
+        let managers = managers.filter(|manager| *manager != names::OPERATOR_MANAGER);
         policies.map(String::as_str).chain(managers).map(str::to_owned).chain(self.agents.traces()).collect()
-    }
-}
-
-impl SimPod {
-    fn shown_as(&self, name: &str) -> Pod {
-        let mut pod = fixtures::pod();
-        pod.metadata.name = Some(name.to_owned());
-        pod.metadata.uid = Some(self.uid.clone());
-        pod.metadata.creation_timestamp = Some(Time(noon()));
-        pod.metadata.labels = Some(self.labels.values.clone());
-        pod.metadata.managed_fields = Some(self.labels.managed_fields());
-        pod.spec.get_or_insert_default().node_name = Some(self.node.clone());
-        let status = pod.status.get_or_insert_default();
-        status.pod_ip = Some(self.ip.clone());
-        status.phase = Some(if self.finished { "Succeeded" } else { "Running" }.to_owned());
-        pod
     }
 }
 
