@@ -234,16 +234,18 @@ fn mixed_responses(cluster: Cluster, operator: &mut Operator) -> Vec<Value> {
     let mut sim = cluster.start();
     sim.user_labels(pod, asked::KEYS[0], asked::VALUES[2]);
     let mut acts = Vec::new();
-    for (name, asked) in &responses {
-        sim.create_asked(name, asked, None, false);
-        operator.settle(&mut sim);
-        acts.push(timeless(&sim));
-    }
-    for (name, _) in &responses {
-        sim.delete_response(name);
-        operator.settle(&mut sim);
-        acts.push(timeless(&sim));
-    }
+    let mut act = |sim: &mut Sim, names: &[&str], change: &dyn Fn(&mut Sim, &str)| {
+        names.iter().for_each(|name| change(sim, name));
+        operator.settle(sim);
+        acts.push(timeless(sim));
+    };
+    act(&mut sim, &responses.each_ref().map(|(name, _)| *name), &|sim, name| {
+        let asked = responses.iter().find(|(of, _)| *of == name).map(|(_, asked)| asked);
+        sim.create_asked(name, asked.unwrap(), None, false);
+    });
+    act(&mut sim, &["ir-1", "ir-3"], &|sim, name| sim.release_response(name));
+    act(&mut sim, &["ir-2", "ir-5", "ir-1"], &|sim, name| sim.delete_response(name));
+    act(&mut sim, &["ir-4", "ir-3"], &|sim, name| sim.delete_response(name));
     assert_eq!((&sim.pods, &sim.objects), (&sim.untouched.pods, &sim.untouched.objects));
     acts
 }
