@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use tourniquet_api::{Action, IncidentResponse, IncidentResponseStatus, PinnedTarget, TargetResult};
+use tourniquet_api::{Action, IncidentResponse, IncidentResponseStatus, Outcome, PinnedTarget, TargetResult};
 
 pub(crate) use self::results::Results;
 use crate::accept::{self, Decision};
@@ -247,7 +247,11 @@ pub fn peer(response: &IncidentResponse, now: jiff::Timestamp) -> PeerResponse {
         uid: response.metadata.uid.clone().unwrap_or_default(),
         ..PeerResponse::default()
     };
-    if status::isolates(response) {
+    // One whose isolation is skipped is not about to hold anything: nobody's release waits for it.
+    let skipped =
+        |name: &str| stored.actions.iter().any(|action| action.name == name && action.outcome == Outcome::Skipped);
+    let mut isolations = response.spec.actions.iter().filter(|action| action.isolate.is_some());
+    if isolations.any(|action| !skipped(action.effective_name())) {
         let target = &response.spec.target;
         peer.isolates_namespace = target.namespace.as_ref().map(|namespace| namespace.name.clone());
         let pinned = stored.targets.iter().filter(|target| target.kind == "Pod");

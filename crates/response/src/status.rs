@@ -121,7 +121,10 @@ pub(crate) fn holding(
         let mut asked = response.spec.actions.iter().filter(|asked| asked.isolate.is_some());
         asked.any(|asked| asked.effective_name() == action.name)
     };
-    let isolation = status.actions.iter().filter(isolate).max_by_key(|action| rank(action.outcome)).map(told);
+    // One that was skipped is no matter where another one of the response holds the same targets.
+    let isolations = status.actions.iter().filter(isolate);
+    let isolations = isolations.filter(|one| contained != Some(Contained::Held) || one.outcome != Outcome::Skipped);
+    let isolation = isolations.max_by_key(|action| rank(action.outcome)).map(told);
     let mut conditions = conditions(status, response, now);
     match outcome {
         Outcome::Pending | Outcome::Running => {

@@ -277,8 +277,11 @@ fn a_dry_run_publishes_its_plan_and_touches_nothing() {
             ("Put", "CiliumClusterwideNetworkPolicy tourniquet-4711aaaa-0000-4000-8000-000000000001"),
             ("Put", "NetworkPolicy shop/tourniquet-4711aaaa-0000-4000-8000-000000000001"),
             ("Apply", "Pod shop/web"),
+            ("Apply", "Pod shop/web"),
         ]
     );
+    let actions: Vec<&str> = pass.status.plan.iter().map(|step| step.action.as_str()).collect();
+    assert_eq!(actions, ["isolate", "isolate", "isolate", "preserve"]);
 }
 
 #[test]

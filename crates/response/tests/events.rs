@@ -73,7 +73,7 @@ fn that_it_is_refused_says_why() {
 fn a_dry_run_is_planned() {
     let notes = noted(&a_pod_that_answers().with_spec(|spec| spec.dry_run = true));
     assert_eq!(shown(&notes), ["Normal Planned"]);
-    assert_eq!(notes[0].note, "a dry run: nothing is touched; the plan in status.plan has 2 steps");
+    assert_eq!(notes[0].note, "a dry run: nothing is touched; the plan in status.plan has 3 steps");
 }
 
 #[test]

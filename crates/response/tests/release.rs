@@ -9,7 +9,9 @@ use fixtures::scene::{Scene, a_pod_that_cilium_serves, endpoint};
 use fixtures::{OTHER_UID, POD, RESPONSE_UID, noon, response, says, seconds};
 use serde_json::json;
 use simulation::Sim;
+use simulation::asked::{Asked, Asking, Asks};
 use simulation::network::Engine;
+use simulation::objects::Thing;
 use simulation::operator::Operator;
 use simulation::outsiders::Tampering;
 use tourniquet_api::{Answer, Duration, Outcome, names};
@@ -117,6 +119,24 @@ fn a_response_that_was_never_in_force_does_not_wait() {
 }
 
 #[test]
+fn a_release_waits_for_no_response_whose_isolation_is_skipped() {
+    let mut sim = Sim::new(Engine::Cilium);
+    let mut operator = Operator::default();
+    sim.create_response("ir-1", None);
+    let somebodys = Asking::Label { labels: vec![(1, 0)], overwrite: false };
+    let actions = vec![Asks { verb: somebodys, stop: true }, Asks { verb: Asking::Isolate, stop: false }];
+    sim.create_asked("ir-2", &Asked { thing: Thing::Pod(POD), actions }, None, false);
+    operator.settle(&mut sim);
+    assert_eq!(contained(&sim, "ir-1"), "True/DenyTier");
+    assert_eq!(contained(&sim, "ir-2"), "False/ActionFailed", "nobody may take silence for an answer");
+
+    sim.delete_response("ir-1");
+    operator.settle(&mut sim);
+    assert!(!sim.responses.contains_key("ir-1"), "it is undone: {:?}", sim.status("ir-1").conditions);
+    assert!(sim.path(POD).open());
+}
+
+#[test]
 fn two_responses_that_end_together_do_not_wait_for_each_other() {
     let mut sim = Sim::new(Engine::Cilium);
     let mut operator = Operator::default();
@@ -221,7 +241,7 @@ fn a_label_that_somebody_else_holds_is_not_taken_and_the_failure_is_reported() {
     operator.settle(&mut sim);
     let uid = sim.responses["ir-1"].metadata.uid.clone().unwrap();
 
-    sim.user_labels(&names::isolation_label(&uid), "false");
+    sim.user_labels(Thing::Pod(POD), &names::isolation_label(&uid), "false");
     operator.work_on(&mut sim, "ir-1");
     assert_eq!(says(&sim.status("ir-1"), "Ready"), "False/EffectFailed");
     // What else is in place may hold it or not: nobody has looked.
@@ -268,7 +288,7 @@ fn a_pod_that_was_replaced_is_not_touched_by_undo() {
     let mut operator = Operator::default();
     sim.create_response("ir-1", None);
     operator.settle(&mut sim);
-    sim.pod_is_replaced();
+    sim.is_replaced(Thing::Pod(POD));
     operator.settle(&mut sim);
     assert_eq!(contained(&sim, "ir-1"), "False/TargetGone");
     assert!(sim.path(POD).open(), "the new pod is another one");

@@ -68,9 +68,14 @@ impl Scenario {
 
     /// A node without a kubelet: an object in the API, and nothing else. Without labels, so no DaemonSet wants a pod on it.
     pub async fn paper_node(&self) -> Result<PaperNode> {
+        self.paper_node_with("node", json!({})).await
+    }
+
+    /// The same, one of several, with labels.
+    pub async fn paper_node_with(&self, name: &str, labels: Value) -> Result<PaperNode> {
         let api: Api<Node> = Api::all(self.env.client.clone());
-        let node: Node =
-            serde_json::from_value(json!({ "metadata": { "name": format!("paper-{}", self.namespace) } }))?;
+        let name = format!("paper-{}-{name}", self.namespace);
+        let node: Node = serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels } }))?;
         let node = api.create(&PostParams::default(), &node).await?;
         Ok(PaperNode { api, name: node.name_any(), uid: node.uid().unwrap_or_default() })
     }

@@ -15,6 +15,7 @@ pub mod cut;
 pub mod environment;
 pub mod events;
 pub mod hops;
+pub mod overlap;
 pub mod pods;
 pub mod responses;
 pub mod scenario;

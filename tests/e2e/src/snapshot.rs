@@ -24,7 +24,7 @@ pub const LEFT_OUT: [(&str, &str); 7] = [
 ];
 
 /// Fields that are left out of every object.
-pub const FIELDS_LEFT_OUT: &str = "status, metadata.resourceVersion, metadata.generation, and of metadata.managedFields all but tourniquet's managers";
+pub const FIELDS_LEFT_OUT: &str = "status, metadata.resourceVersion, metadata.generation, of nodes spec.taints, and of metadata.managedFields all but tourniquet's managers";
 
 /// The objects, by kind, namespace and name.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +57,7 @@ impl Snapshot {
                         continue;
                     }
                     let key = format!("{} {}/{}", resource.kind, namespace.unwrap_or_default(), object.name_any());
-                    objects.insert(key, stripped(&object));
+                    objects.insert(key, stripped(&object, &resource.kind));
                 }
             }
         }
@@ -83,13 +83,10 @@ impl Snapshot {
         })
     }
 
-    /// One node. Its taints are left out: their controller takes its time, and those of a node without a kubelet come and go.
+    /// One node.
     pub async fn of_node(env: &Environment, name: &str) -> Result<Self> {
         let mut snapshot = Self::take(&env.client, |of| of.is_none()).await?;
         snapshot.0.retain(|key, _| key == &format!("Node /{name}"));
-        for node in snapshot.0.values_mut() {
-            node["spec"].as_object_mut().map(|spec| spec.remove("taints"));
-        }
         Ok(snapshot)
     }
 
@@ -116,7 +113,7 @@ impl Snapshot {
     }
 }
 
-fn stripped(object: &DynamicObject) -> Value {
+fn stripped(object: &DynamicObject, kind: &str) -> Value {
     let mut value = json!(object);
     let managers: Vec<&str> = object
         .managed_fields()
@@ -125,6 +122,10 @@ fn stripped(object: &DynamicObject) -> Value {
         .filter(|manager| manager.starts_with(tourniquet_api::names::OPERATOR_MANAGER))
         .collect();
     let managers = json!(managers);
+    // A node's taints follow its cordon and its heartbeats, when their controller comes to it.
+    if kind == "Node" {
+        value["spec"].as_object_mut().map(|spec| spec.remove("taints"));
+    }
     if let Some(fields) = value.as_object_mut() {
         fields.remove("status");
     }

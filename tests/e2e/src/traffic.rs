@@ -232,6 +232,11 @@ impl Attempts {
         .await
     }
 
+    /// Whether an attempt begun at or after `after` was answered already.
+    pub fn is_answered(&self, after: Timestamp) -> bool {
+        self.all().iter().any(|attempt| attempt.start >= after && attempt.answer == Answer::Answered)
+    }
+
     /// The first of the attempts begun at or after `after` from which on none was answered, for at least `for_`.
     pub async fn silent(&self, after: Timestamp, for_: Duration, limit: Duration) -> Result<Attempt> {
         let silent = until(&format!("{} is not answered any more", self.what), limit, async || {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use tourniquet_e2e::{scenario, sweep};
+use tourniquet_e2e::scenario;
+use tourniquet_e2e::sweep::{self, Sweep};
 
 #[test]
 fn killed_at_any_write_it_converges_to_the_same_end() {
-    scenario("crash", |s| async move { sweep::run(&s, "DenyTier", Duration::from_secs(200)).await });
+    scenario("crash", |s| async move { sweep::run(&s, &Sweep::isolation("DenyTier", Duration::from_secs(200))).await });
 }

@@ -2,9 +2,19 @@
 
 use std::time::Duration;
 
-use tourniquet_e2e::{scenario, sweep};
+use tourniquet_e2e::sweep::{self, Sweep};
+use tourniquet_e2e::{Scenario, scenario};
+
+fn sweep(name: &str, sweep: Sweep) {
+    scenario(name, |s: Scenario| async move { sweep::run(&s, &sweep).await });
+}
 
 #[test]
 fn killed_at_any_write_it_converges_to_the_same_end() {
-    scenario("cut-crash", |s| async move { sweep::run(&s, "Cut", Duration::from_secs(30)).await });
+    sweep("cut-crash", Sweep::isolation("Cut", Duration::from_secs(30)));
+}
+
+#[test]
+fn killed_at_any_write_of_an_isolation_and_a_label_it_converges_to_the_same_end() {
+    sweep("cut-crash-several", Sweep::isolation_and_label("Cut", Duration::from_secs(30)));
 }

@@ -51,8 +51,8 @@ impl Look<'_> {
             return Err(missing);
         }
         let mut steps = order::arranged(steps, false, self.response, &pass.status).steps;
-        // In a pass of its own where something else is applied to the same object.
-        let preserving = self.preserve(&pass.status, &[])?;
+        // Where nothing is put in place nothing is touched; and in a pass of its own where something else is applied to the same object.
+        let preserving = if steps.is_empty() { Vec::new() } else { self.preserve(&pass.status, &[])? };
         residual.extend(preserving.iter().filter_map(|one| one.residual.clone()));
         steps.extend(preserving.into_iter().filter_map(|one| one.step));
         let planned = steps.into_iter().map(|Step { action, effect, .. }| PlannedEffect {
@@ -81,12 +81,15 @@ impl Look<'_> {
         pass.finalizer = true;
         let mut held = Held::default();
         let mut gate: Option<Gate> = None;
+        let mut skipped = None;
         let targets = pass.status.targets.clone();
         for (action, state) in self.response.spec.actions.iter().zip(&mut pass.status.actions) {
             let Some(act) = action.verb().and_then(action::action) else { continue };
             // What has begun goes on: it holds, and would be undone by nobody.
             if let Some(gate) = gate.as_ref().filter(|_| state.results.is_empty()) {
                 gate.keep(state);
+                // By this response nothing holds there, and nobody may take silence for an answer.
+                skipped = skipped.max(action.isolate.is_some().then_some(Contained::Open));
                 continue;
             }
             state.started_at.get_or_insert(Time(self.world.now));
@@ -109,6 +112,8 @@ impl Look<'_> {
         if !held.missing.0.is_empty() {
             return Err(held.missing);
         }
+        // Another action may isolate the same targets.
+        held.contained = held.contained.or(skipped);
         let arranged = order::arranged(held.steps, false, self.response, &pass.status);
         pass.steps = arranged.steps;
         for state in pass.status.actions.iter_mut().filter(|state| arranged.waiting.contains(&state.name)) {
@@ -119,10 +124,17 @@ impl Look<'_> {
             }
             status::summarize(state, Results::of(results), self.world.now);
         }
-        let preserving = self.preserve(&pass.status, &pass.steps)?;
+        let in_place = pass.steps.is_empty();
+        // Once something came of the response: nothing of it waits for this, and where nothing did, nothing is touched.
+        let came = |state: &ActionStatus| matches!(state.outcome, Outcome::Done | Outcome::Partial);
+        let preserving = if pass.status.actions.iter().any(came) {
+            self.preserve(&pass.status, &pass.steps)?
+        } else {
+            Vec::new()
+        };
         held.residual.extend(preserving.iter().filter_map(|one| one.residual.clone()));
         pass.steps.extend(preserving.into_iter().filter_map(|one| one.step));
-        let receipt_due = self.receipt(&mut pass.status, pass.steps.is_empty(), &mut held.residual)?;
+        let receipt_due = self.receipt(&mut pass.status, in_place, &mut held.residual)?;
         if held.is_applying {
             // Not everything was looked at: what was seen before stands, and what can be known beforehand is said.
             held.residual.append(&mut pass.status.residual);

@@ -6,6 +6,7 @@ use tourniquet_api::{IncidentResponse, IncidentResponseSpec, IncidentResponseSta
 use tourniquet_response::{Effect, Kind, ObjectRef};
 
 use super::Sim;
+use super::asked::Asked;
 use super::network::{Clusterwide, Engine};
 use crate::fixtures::{self, object, stored};
 
@@ -14,14 +15,19 @@ use crate::fixtures::{self, object, stored};
 pub(crate) struct Stale;
 
 impl Sim {
+    /// A responder asks for this.
+    pub(crate) fn create_asked(&mut self, name: &str, asked: &Asked, expire_after: Option<u64>, dry_run: bool) {
+        self.create(name, |spec| {
+            spec.target = object(asked.thing.target());
+            spec.actions = object(asked.actions());
+            spec.expire_after = expire_after.map(tourniquet_api::Duration::from_secs);
+            spec.dry_run = dry_run;
+        });
+    }
+
     /// A responder asks for the isolation of `shop/web`.
     pub(crate) fn create_response(&mut self, name: &str, expire_after: Option<u64>) {
         self.create(name, |spec| spec.expire_after = expire_after.map(tourniquet_api::Duration::from_secs));
-    }
-
-    /// A responder asks what the isolation would do.
-    pub(crate) fn create_dry_run(&mut self, name: &str) {
-        self.create(name, |spec| spec.dry_run = true);
     }
 
     fn create(&mut self, name: &str, change: impl FnOnce(&mut IncidentResponseSpec)) {
@@ -125,9 +131,12 @@ impl Sim {
             Effect::Withdraw { object: of, manager } if of.kind == Kind::Containment => {
                 self.apply_containment(of, manager, &Value::Null)
             }
-            Effect::Apply { object: pod, manager, fields } => self.apply(pod, manager, &fields["metadata"]["labels"]),
-            Effect::Withdraw { object: pod, manager } => self.apply(pod, manager, &json!({})),
-            Effect::Patch { .. } => panic!("{effect}: nobody overwrites"),
+            Effect::Apply { object: of, manager, fields } => self.apply(of, manager, fields),
+            Effect::Withdraw { object: of, manager } => self.apply(of, manager, &Value::Null),
+            Effect::Patch { object: of, manager, version, fields } => {
+                self.patch(of, manager, version.as_deref(), fields);
+                Ok(())
+            }
             Effect::Put { object: of, manifest, .. } => self.put(of, manifest),
             Effect::Delete { object: of, version } => {
                 self.delete(of, version.as_deref());
@@ -136,14 +145,6 @@ impl Sim {
         };
         self.changed();
         done
-    }
-
-    fn apply(&mut self, of: &ObjectRef, manager: &str, labels: &Value) -> Result<(), String> {
-        let pod = self.pods.get_mut(&of.name).filter(|pod| of.uid.as_ref() == Some(&pod.uid));
-        let Some(pod) = pod else { return Ok(()) };
-        pod.labels
-            .apply(manager, &object(labels.clone()))
-            .map_err(|conflict| format!("cannot apply: {} holds {} with another value", conflict.manager, conflict.key))
     }
 
     /// A forced apply: what the manifest says wins, and what it does not mention stays.

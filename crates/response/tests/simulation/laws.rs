@@ -2,22 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tourniquet_api::{IncidentResponse, PinnedTarget, names};
+use tourniquet_api::{Action, IncidentResponse, Outcome, PinnedTarget, names};
 use tourniquet_response::{About, Effect, Kind, notes};
 
+use super::Sim;
 use super::agents::AGENTS;
-use super::{BYSTANDER, Sim};
-use crate::fixtures::{POD, says};
+use super::objects::Thing;
+use crate::fixtures::says;
 
 /// What has been claimed, and what must hold because of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Laws {
     /// How often somebody else changed what containment rests on. A claim is as old as the look behind it.
     disturbances: u64,
-    /// Responses that say Contained=True, by UID, with the UID of the pod.
-    claims: BTreeMap<String, String>,
+    /// Responses that say Contained=True, by UID, with the UIDs of their pods: of a set, each of them has to be closed.
+    claims: BTreeMap<String, BTreeSet<String>>,
     /// Pods that were contained, and must stay so as long as a response lives that isolates them.
     contained: BTreeSet<String>,
+    /// Objects that some response has pinned, by UID. Nobody of us may touch another one.
+    pinned: BTreeSet<String>,
     /// Responses whose last event about containment says that it is there, by UID.
     noted_contained: BTreeSet<String>,
     /// What a response has once in its life, as `UID reason`.
@@ -67,12 +70,12 @@ impl Laws {
     pub(crate) fn claimed(&mut self, response: &IncidentResponse, looked: u64) {
         let uid = response.metadata.uid.clone().unwrap_or_default();
         let status = response.status.clone().unwrap_or_default();
+        self.pinned.extend(status.targets.iter().map(|target| target.uid.clone()));
         if !says(&status, "Contained").starts_with("True") {
             self.claims.remove(&uid);
-        } else if looked == self.disturbances
-            && let Some(target) = status.targets.first()
-        {
-            self.claims.insert(uid, target.uid.clone());
+        } else if looked == self.disturbances {
+            let pods = status.targets.iter().filter(|target| target.kind == Kind::Pod.as_str());
+            self.claims.insert(uid, pods.map(|target| target.uid.clone()).collect());
         }
     }
 }
@@ -87,23 +90,32 @@ impl Sim {
         self.laws
             .claims
             .retain(|uid, _| self.responses.values().any(|response| response.metadata.uid.as_deref() == Some(uid)));
-        let Some(pod) = self.pods.get(POD).filter(|pod| !pod.finished) else { return };
-        let open = self.path(POD).open();
-        let claimants: Vec<&str> = self
-            .responses
-            .iter()
-            .filter(|(_, response)| {
-                response.metadata.uid.as_ref().and_then(|uid| self.laws.claims.get(uid)) == Some(&pod.uid)
-            })
-            .map(|(name, _)| name.as_str())
-            .collect();
-        assert!(!open || claimants.is_empty(), "law 4: {claimants:?} say Contained=True, and the pod is open");
+        for name in self.pods.keys().cloned().collect::<Vec<_>>() {
+            self.check_pod(&name);
+        }
+        for thing in [Thing::Namespace, Thing::Node] {
+            let (now, untouched) = (self.objects.get(&thing), self.untouched.objects.get(&thing));
+            let pinned = now.is_some_and(|now| self.laws.pinned.contains(&now.uid));
+            assert!(pinned || now == untouched, "law 3: {thing:?}, which no response targets, was touched");
+        }
+    }
+
+    fn check_pod(&mut self, name: &str) {
+        let Some(pod) = self.pods.get(name).filter(|pod| !pod.finished) else { return };
+        let open = self.path(name).open();
+        let claims = |response: &IncidentResponse| {
+            let claimed = response.metadata.uid.as_ref().and_then(|uid| self.laws.claims.get(uid));
+            claimed.is_some_and(|pods| pods.contains(&pod.uid))
+        };
+        let claimants: Vec<&str> =
+            self.responses.iter().filter(|(_, response)| claims(response)).map(|(name, _)| name.as_str()).collect();
+        assert!(!open || claimants.is_empty(), "law 4: {claimants:?} say Contained=True, and pod {name} is open");
 
         // A response that ends when no other one lives may open the pod, also when another is created a moment later.
         let living: Vec<&String> = self
             .responses
             .iter()
-            .filter(|(_, response)| self.isolates_now(response, &pod.uid))
+            .filter(|(_, response)| self.isolates_now(response, name))
             .map(|(name, _)| name)
             .collect();
         if living.is_empty() {
@@ -113,18 +125,19 @@ impl Sim {
         }
         assert!(
             !open || !self.laws.contained.contains(&pod.uid),
-            "law 2: the pod was contained, {living:?} that isolate it live, and it is open"
+            "law 2: pod {name} was contained, {living:?} that isolate it live, and it is open"
         );
-        let bystander = self.pods.get(BYSTANDER).expect("nobody removes the bystander");
-        assert_eq!(
-            bystander.labels, self.untouched.pods[BYSTANDER].labels,
-            "law 3: a pod that no response targets was touched"
-        );
-        assert!(!self.agents.cut(&bystander.uid), "law 3: a pod that no response targets was cut");
+        if !self.laws.pinned.contains(&pod.uid) {
+            let untouched = self.untouched.pods.get(name).map(|pod| &pod.labels);
+            assert_eq!(Some(&pod.labels), untouched, "law 3: pod {name}, which no response targets, was touched");
+            assert!(!self.agents.cut(&pod.uid), "law 3: pod {name}, which no response targets, was cut");
+        }
     }
 
-    /// Neither deleted, released, expired, refused nor a dry run, and about this pod.
-    pub(crate) fn isolates_now(&self, response: &IncidentResponse, pod_uid: &str) -> bool {
+    /// Neither deleted, released, expired, refused nor a dry run, and about the isolation of this pod, which has been or can still be
+    /// begun.
+    pub(crate) fn isolates_now(&self, response: &IncidentResponse, pod: &str) -> bool {
+        let Some(pod_uid) = self.pods.get(pod).map(|pod| &pod.uid) else { return false };
         let status = response.status.clone().unwrap_or_default();
         let created = response.metadata.creation_timestamp.as_ref().expect("created by the simulation").0;
         let expired = response.spec.expire_after.is_some_and(|after| created + after.get() <= self.now);
@@ -134,7 +147,16 @@ impl Sim {
             || expired
             || says(&status, "Reverted").starts_with("True")
             || says(&status, "Accepted").starts_with("False");
-        !ended && (status.targets.is_empty() || status.targets.iter().any(|target| target.uid == pod_uid))
+        let isolations = response.spec.actions.iter().filter(|action| action.isolate.is_some());
+        let skipped = |action: &Action| {
+            let state = status.actions.iter().find(|state| state.name == action.effective_name());
+            state.is_some_and(|state| state.outcome == Outcome::Skipped)
+        };
+        let isolates = isolations.into_iter().any(|action| !skipped(action));
+        // Not accepted yet, it may become one of those that do.
+        let asked = || response.spec.target.pod.as_ref().is_some_and(|target| target.name == pod);
+        let pinned = || status.targets.iter().any(|target| target.uid == *pod_uid);
+        !ended && isolates && if status.targets.is_empty() { asked() } else { pinned() }
     }
 
     /// Law 3 and law 7: an effect is on what was pinned, or on our own object, and a crash after it would find the
@@ -146,9 +168,9 @@ impl Sim {
         assert!(finalizers.iter().any(|have| have == names::FINALIZER), "{effect}: without a finalizer");
         let uid = stored.metadata.uid.as_deref().unwrap_or_default();
         let object = effect.object();
-        if object.kind == Kind::Pod {
+        if matches!(object.kind, Kind::Pod | Kind::Namespace | Kind::Node) {
             let pinned = |target: &PinnedTarget| object.uid.as_ref() == Some(&target.uid);
-            assert!(self.status(response).targets.iter().any(pinned), "{effect}: not the pinned pod");
+            assert!(self.status(response).targets.iter().any(pinned), "{effect}: not what was pinned");
         } else if object.kind == Kind::Containment {
             let pinned = |target: &PinnedTarget| object.name == target.uid;
             assert!(self.status(response).targets.iter().any(pinned), "{effect}: not of the pinned pod");

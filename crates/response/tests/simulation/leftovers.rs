@@ -33,7 +33,7 @@ impl Sim {
         let clusterwide = clusterwide
             .map(|policy| (Kind::CiliumClusterwideNetworkPolicy, object(policy.manifest["metadata"].clone())));
         let containments = self.agents.listed();
-        let pods = self.pods.iter().map(|(name, pod)| pod.shown_as(name));
+        let pods = self.pods.iter().map(|(name, pod)| self.shown_pod(name, pod));
         let marked = pods.clone().filter(|pod| {
             let contained = |uid: &String| containments.iter().any(|containment| containment.spec.pod.uid == *uid);
             carries_trace(&pod.metadata) || pod.metadata.uid.as_ref().is_some_and(contained)
@@ -48,7 +48,7 @@ impl Sim {
         };
         Traces {
             policies: network.chain(clusterwide).filter(ours).collect(),
-            marked: marked.map(|pod| (Kind::Pod, pod.metadata)).collect(),
+            marked: marked.map(|pod| (Kind::Pod, pod.metadata)).chain(self.marked_objects()).collect(),
             orphans: orphans.collect(),
             nodes: self.agents.nodes.clone(),
             containments,

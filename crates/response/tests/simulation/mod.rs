@@ -13,9 +13,11 @@
 
 pub(crate) mod agents;
 mod api;
+pub(crate) mod asked;
 mod laws;
 mod leftovers;
 pub(crate) mod network;
+pub(crate) mod objects;
 pub(crate) mod operator;
 pub(crate) mod outsiders;
 pub(crate) mod story;
@@ -29,14 +31,16 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use tourniquet_api::{Answer, IncidentResponse, names};
 use tourniquet_response::{
-    ClusterwidePolicy, Grants, Neighbours, Observation, Pass, PeerResponse, Reach, Read, Settings, World, pass, peer,
+    ClusterwidePolicy, Engines, Grants, Neighbours, Observation, Pass, PeerResponse, Reach, Read, Settings, World,
+    pass, peer,
 };
 
 use self::agents::{AGENTS, Agents};
 use self::laws::Laws;
 use self::network::{Clusterwide, Endpoint, Engine, Path, Policies, additive};
+use self::objects::{NEIGHBOUR, SimObject, Thing, Versions};
 use crate::fixtures::labels::Labels;
-use crate::fixtures::{self, NAMESPACE, POD, noon, object};
+use crate::fixtures::{self, NAMESPACE, NODE, POD, noon, object};
 
 /// Another pod of the same workload, which no response targets.
 pub(crate) const BYSTANDER: &str = "web-2";
@@ -55,6 +59,7 @@ pub(crate) struct SimPod {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Untouched {
     pub(crate) pods: BTreeMap<String, SimPod>,
+    pub(crate) objects: BTreeMap<Thing, SimObject>,
     pub(crate) policies: Policies,
 }
 
@@ -64,6 +69,7 @@ pub(crate) struct Sim {
     pub(crate) now: Timestamp,
     pub(crate) engine: Engine,
     pub(crate) pods: BTreeMap<String, SimPod>,
+    pub(crate) objects: BTreeMap<Thing, SimObject>,
     pub(crate) policies: Policies,
     pub(crate) untouched: Untouched,
     pub(crate) responses: BTreeMap<String, IncidentResponse>,
@@ -72,25 +78,27 @@ pub(crate) struct Sim {
     pub(crate) agents: Agents,
     endpoints: BTreeMap<String, Endpoint>,
     attempts: BTreeMap<(String, SocketAddr), Option<Reach>>,
+    versions_of: Versions,
     laws: Laws,
     uids: u64,
     versions: u64,
 }
 
 impl Sim {
-    /// A namespace with two pods of one workload, and an agent on each node.
+    /// The same, and an agent on each node.
     pub(crate) fn with_agents(engine: Engine) -> Self {
         let mut sim = Self::new(engine);
         sim.agents.installed = true;
         sim
     }
 
-    /// A namespace with two pods of one workload.
+    /// A namespace with two pods of one workload, a third pod, and a node.
     pub(crate) fn new(engine: Engine) -> Self {
         let mut sim = Self {
             now: noon(),
             engine,
             pods: BTreeMap::new(),
+            objects: BTreeMap::new(),
             policies: Policies::default(),
             untouched: Untouched::default(),
             responses: BTreeMap::new(),
@@ -98,12 +106,16 @@ impl Sim {
             agents: Agents::default(),
             endpoints: BTreeMap::new(),
             attempts: BTreeMap::new(),
+            versions_of: Versions::default(),
             laws: Laws::default(),
             uids: 0,
             versions: 0,
         };
         sim.start_pod(POD);
         sim.start_pod(BYSTANDER);
+        sim.start_pod(NEIGHBOUR);
+        sim.register(Thing::Namespace);
+        sim.register(Thing::Node);
         sim.wait(fixtures::seconds(1));
         sim
     }
@@ -116,7 +128,7 @@ impl Sim {
     pub(crate) fn start_pod(&mut self, name: &str) {
         let uid = self.issue_uid();
         let mut labels = Labels::default();
-        labels.set("kube-controller-manager", "app", "web");
+        labels.set("kube-controller-manager", "app", if name == NEIGHBOUR { NEIGHBOUR } else { "web" });
         let ip = format!("10.1.{}.{}", self.uids / 250, self.uids % 250);
         let node = format!("node-of-{name}-{}", self.uids);
         self.agents.nodes.insert(node.clone());
@@ -131,7 +143,7 @@ impl Sim {
         if self.engine == Engine::Cilium {
             for (name, pod) in &self.pods {
                 if !self.endpoints.get(name).is_some_and(|endpoint| endpoint.serves(&pod.uid)) {
-                    self.endpoints.insert(name.clone(), Endpoint::new(&pod.uid, &pod.labels.values));
+                    self.endpoints.insert(name.clone(), Endpoint::new(&pod.uid, &pod.labels.labels()));
                     // What was seen while nobody reported on the pod says nothing about what Cilium enforces.
                     self.laws.disturbed();
                 }
@@ -153,10 +165,13 @@ impl Sim {
     /// Something changed: the engine follows, the attempts find out, and no law is broken.
     pub(crate) fn changed(&mut self) {
         self.forget_cuts();
+        self.follow_versions();
         for (name, endpoint) in &mut self.endpoints {
             let pod = self.pods.get(name).filter(|pod| endpoint.serves(&pod.uid));
-            if let Some(pod) = pod {
-                endpoint.follow(&pod.labels.values, &self.policies, self.now);
+            if let Some(pod) = pod
+                && endpoint.follow(&pod.labels.labels(), &self.policies, self.now)
+            {
+                self.laws.disturbed();
             }
         }
         let answers: Vec<_> = self.attempts.keys().map(|key| (key.clone(), self.attempt(key.1))).collect();
@@ -177,7 +192,7 @@ impl Sim {
         }
         match self.engine {
             Engine::None => Path::OPEN,
-            Engine::Additive => additive(&pod.labels.values, &self.policies.network),
+            Engine::Additive => additive(&pod.labels.labels(), &self.policies.network),
             Engine::Cilium => {
                 self.endpoints.get(name).filter(|endpoint| endpoint.serves(&pod.uid)).map_or(Path::OPEN, Endpoint::path)
             }
@@ -236,7 +251,7 @@ impl Sim {
     fn see(&self, read: &Read, uid: &str) -> Observation {
         match read {
             Read::Pod { namespace, name } => Observation::Pod(
-                self.pods.get(name).filter(|_| namespace == NAMESPACE).map(|pod| Box::new(pod.shown_as(name))),
+                self.pods.get(name).filter(|_| namespace == NAMESPACE).map(|pod| Box::new(self.shown_pod(name, pod))),
             ),
             Read::NetworkPolicy { name, .. } => {
                 Observation::NetworkPolicy(self.policies.network.get(name).cloned().map(Box::new))
@@ -251,20 +266,38 @@ impl Sim {
             Read::ClusterwidePolicy { name } => {
                 Observation::ClusterwidePolicy(self.policies.clusterwide.get(name).map(Clusterwide::shown))
             }
-            Read::Nodes | Read::Namespace { .. } | Read::ServiceSelectors { .. } | Read::OwnerSelector { .. } => {
-                panic!("nothing of it is simulated: {read:?}")
+            Read::Namespace { name } => {
+                let namespace = (name == NAMESPACE).then(|| Box::new(object(self.shown(Thing::Namespace))));
+                Observation::Namespace(namespace)
             }
-            Read::SelectedPods { .. }
-            | Read::OwnedPods { .. }
-            | Read::NamespacePods { .. }
-            | Read::NamespaceEndpoints { .. }
-            | Read::NamespaceContainments { .. }
-            | Read::Engines => panic!("nothing of it is simulated: {read:?}"),
+            Read::SelectedPods { .. } => Observation::SelectedPods(self.shown_pods().into_values().collect()),
+            Read::OwnedPods { .. } => Observation::OwnedPods(Some(self.shown_pods().into_values().collect())),
+            Read::NamespacePods { .. } => Observation::NamespacePods(self.shown_pods()),
+            Read::NamespaceEndpoints { .. } => {
+                let reported = self.endpoints.iter().filter(|(_, endpoint)| !endpoint.unreported);
+                Observation::NamespaceEndpoints(
+                    reported.map(|(name, it)| (name.clone(), Endpoint::report(it))).collect(),
+                )
+            }
+            Read::NamespaceContainments { .. } => {
+                let all = self.agents.containments.iter();
+                Observation::NamespaceContainments(
+                    all.map(|(uid, stored)| (uid.clone(), stored.containment.clone())).collect(),
+                )
+            }
+            Read::Engines => Observation::Engines(Engines { cilium: !self.endpoints.is_empty() }),
+            Read::Nodes => {
+                let other = json!({ "metadata": { "name": "another" }, "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
+                Observation::Nodes(vec![object(self.shown(Thing::Node)), object(other)])
+            }
+            Read::ServiceSelectors { .. } => Observation::ServiceSelectors(Vec::new()),
+            Read::OwnerSelector { .. } => Observation::OwnerSelector(None),
             Read::AdmissionBackends { .. } => Observation::AdmissionBackends(Vec::new()),
             Read::Containment { namespace, name } => {
                 let stored = self.agents.containments.get(name).filter(|_| namespace == AGENTS);
                 Observation::Containment(stored.map(|stored| Box::new(stored.containment.clone())))
             }
+            Read::Node { name } if name == NODE => Observation::Node(Some(Box::new(object(self.shown(Thing::Node))))),
             Read::Node { name } => {
                 let node = self.agents.nodes.get(name).map(|name| json!({ "metadata": { "name": name } }));
                 Observation::Node(node.map(|node| Box::new(object::<Node>(node))))
@@ -285,28 +318,37 @@ impl Sim {
         self.responses.values().map(|response| peer(response, self.now)).collect()
     }
 
+    /// As the API shows it.
+    fn shown_pods(&self) -> BTreeMap<String, Pod> {
+        self.pods.iter().map(|(name, pod)| (name.clone(), self.shown_pod(name, pod))).collect()
+    }
+
+    fn shown_pod(&self, name: &str, of: &SimPod) -> Pod {
+        let mut pod = fixtures::pod();
+        pod.metadata.name = Some(name.to_owned());
+        pod.metadata.uid = Some(of.uid.clone());
+        pod.metadata.resource_version = Some(self.versions_of.of(&of.uid));
+        pod.metadata.creation_timestamp = Some(Time(noon()));
+        pod.metadata.labels = Some(of.labels.labels());
+        pod.metadata.annotations = Some(of.labels.annotations());
+        pod.metadata.managed_fields = Some(of.labels.managed_fields());
+        pod.spec.get_or_insert_default().node_name = Some(of.node.clone());
+        let status = pod.status.get_or_insert_default();
+        status.pod_ip = Some(of.ip.clone());
+        status.phase = Some(if of.finished { "Succeeded" } else { "Running" }.to_owned());
+        pod
+    }
+
     /// Whatever of ours is left in the cluster.
     pub(crate) fn traces(&self) -> Vec<String> {
         let ours = |name: &&String| name.starts_with(names::OPERATOR_MANAGER);
         let policies = self.policies.network.keys().chain(self.policies.clusterwide.keys()).filter(ours);
-        let managers = self.pods.values().flat_map(|pod| pod.labels.managers(names::OPERATOR_MANAGER));
+        let fields =
+            self.pods.values().map(|pod| &pod.labels).chain(self.objects.values().map(|object| &object.fields));
+        let managers = fields.flat_map(|fields| fields.managers(names::OPERATOR_MANAGER));
+        // A value that somebody had applied is put back under the operator's own name.
+        let managers = managers.filter(|manager| *manager != names::OPERATOR_MANAGER);
         policies.map(String::as_str).chain(managers).map(str::to_owned).chain(self.agents.traces()).collect()
-    }
-}
-
-impl SimPod {
-    fn shown_as(&self, name: &str) -> Pod {
-        let mut pod = fixtures::pod();
-        pod.metadata.name = Some(name.to_owned());
-        pod.metadata.uid = Some(self.uid.clone());
-        pod.metadata.creation_timestamp = Some(Time(noon()));
-        pod.metadata.labels = Some(self.labels.values.clone());
-        pod.metadata.managed_fields = Some(self.labels.managed_fields());
-        pod.spec.get_or_insert_default().node_name = Some(self.node.clone());
-        let status = pod.status.get_or_insert_default();
-        status.pod_ip = Some(self.ip.clone());
-        status.phase = Some(if self.finished { "Succeeded" } else { "Running" }.to_owned());
-        pod
     }
 }
 

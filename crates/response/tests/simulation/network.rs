@@ -64,6 +64,8 @@ pub(crate) struct Endpoint {
     pod_uid: String,
     /// The object that reports it was deleted; the agent writes it again a moment later, and enforces all the while.
     pub(crate) unreported: bool,
+    /// Somebody took a label of ours off. That opens nothing before the next identity is there.
+    pub(crate) tampered: bool,
     identity: BTreeMap<String, String>,
     /// The labels of the next identity, and when it comes.
     next: Option<(BTreeMap<String, String>, Timestamp)>,
@@ -76,7 +78,7 @@ impl Endpoint {
     /// A new pod has its identity from the start.
     pub(crate) fn new(pod_uid: &str, labels: &BTreeMap<String, String>) -> Self {
         let (identity, programmed) = (labels.clone(), Policies::default());
-        Self { pod_uid: pod_uid.to_owned(), unreported: false, identity, next: None, programmed }
+        Self { pod_uid: pod_uid.to_owned(), unreported: false, tampered: false, identity, next: None, programmed }
     }
 
     /// Whether it belongs to this pod.
@@ -84,14 +86,16 @@ impl Endpoint {
         self.pod_uid == pod_uid
     }
 
-    /// The agent sees the pod's labels and the policies.
-    pub(crate) fn follow(&mut self, labels: &BTreeMap<String, String>, policies: &Policies, now: Timestamp) {
+    /// The agent sees the pod's labels and the policies. True when what somebody took off comes to have its effect.
+    pub(crate) fn follow(&mut self, labels: &BTreeMap<String, String>, policies: &Policies, now: Timestamp) -> bool {
         let awaited = self.next.as_ref().map_or(&self.identity, |(next, _)| next);
         if awaited != labels {
             self.next = Some((labels.clone(), now + IDENTITY_DELAY));
         }
+        let mut opened = false;
         if let Some((next, _)) = self.next.take_if(|(_, at)| *at <= now) {
             self.identity = next;
+            opened = std::mem::take(&mut self.tampered);
         }
         if self.next.is_none() {
             if self.programmed != *policies {
@@ -101,6 +105,7 @@ impl Endpoint {
             self.programmed.network.retain(|name, _| policies.network.contains_key(name));
             self.programmed.clusterwide.retain(|name, _| policies.clusterwide.contains_key(name));
         }
+        opened
     }
 
     /// What the agent reports.

@@ -1,4 +1,4 @@
-//! Random stories: what happens to one pod, in any order.
+//! Random stories: what happens to two pods, their namespace and a node, in any order.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -6,19 +6,23 @@ use tourniquet_api::names;
 
 use super::Sim;
 use super::agents::Mood;
+use super::asked::{self, Asked};
 use super::network::Engine;
+use super::objects::{THINGS, Thing};
 use super::operator::Operator;
 use super::outsiders::Tampering;
+use crate::fixtures::labels::UNSCHEDULABLE;
 use crate::fixtures::{allow_all, policy, seconds};
 
 /// The responses that a story is about.
-pub(crate) const RESPONSES: [&str; 4] = ["ir-1", "ir-2", "ir-3", "ir-4"];
+pub(crate) const RESPONSES: [&str; 6] = ["ir-1", "ir-2", "ir-3", "ir-4", "ir-5", "ir-6"];
 
 /// One thing that happens.
 #[derive(Clone, Debug)]
 pub(crate) enum Event {
     Create {
         response: usize,
+        asked: Asked,
         expire_after: Option<u64>,
         dry_run: bool,
     },
@@ -35,13 +39,15 @@ pub(crate) enum Event {
     /// The API server refuses the next effect.
     Fail,
     Wait(i64),
-    Label(usize, usize),
-    Unlabel(usize),
-    GitOps(Vec<(usize, usize)>),
+    Label(Thing, usize, usize),
+    Unlabel(Thing, usize),
+    GitOps(Thing, Vec<(usize, usize)>),
+    /// Somebody cordons the node, or uncordons it.
+    Cordon(bool),
     AddPolicy(usize),
     RemovePolicy(usize),
     Tamper(Tampering, usize),
-    ReplacePod,
+    Replace(Thing),
     VanishPod,
     FinishPod,
     LoseEndpoint,
@@ -55,19 +61,20 @@ pub(crate) enum Event {
 }
 
 /// The labels that others use; the second is the one that we put on every isolated pod.
-const KEYS: [&str; 3] = ["team", names::CONTAINED_LABEL, "app"];
-const VALUES: [&str; 3] = ["red", "true", "blue"];
+const KEYS: [&str; 3] = [asked::KEYS[0], names::CONTAINED_LABEL, asked::KEYS[1]];
+const VALUES: [&str; 4] = [asked::VALUES[0], "true", asked::VALUES[1], asked::VALUES[2]];
 
 fn response() -> impl Strategy<Value = usize> {
     0..RESPONSES.len()
 }
 
 /// What responders and the operator do.
-fn work() -> impl Strategy<Value = Event> {
+fn work(asked: BoxedStrategy<Asked>) -> impl Strategy<Value = Event> {
     let expiry = prop_oneof![4 => Just(None), 1 => (1..300u64).prop_map(Some)];
     prop_oneof![
-        4 => (response(), expiry, proptest::bool::weighted(0.1))
-            .prop_map(|(response, expire_after, dry_run)| Event::Create { response, expire_after, dry_run }),
+        5 => (response(), asked, expiry, proptest::bool::weighted(0.1)).prop_map(
+            |(response, asked, expire_after, dry_run)| Event::Create { response, asked, expire_after, dry_run }
+        ),
         3 => response().prop_map(Event::Delete),
         1 => response().prop_map(Event::Release),
         12 => (response(), 1..12usize).prop_map(|(response, writes)| Event::Work { response, writes }),
@@ -82,14 +89,19 @@ fn work() -> impl Strategy<Value = Event> {
 
 /// What others do to what is theirs.
 fn others() -> impl Strategy<Value = Event> {
+    let thing = || {
+        let [pods @ .., namespace, node] = THINGS;
+        prop_oneof![4 => Just(pods[0]), 1 => Just(pods[1]), 1 => Just(namespace), 1 => Just(node)]
+    };
     let label = || (0..KEYS.len(), 0..VALUES.len());
     prop_oneof![
-        3 => label().prop_map(|(key, value)| Event::Label(key, value)),
-        1 => (0..KEYS.len()).prop_map(Event::Unlabel),
-        2 => proptest::collection::vec(label(), 0..3).prop_map(Event::GitOps),
+        4 => (thing(), label()).prop_map(|(thing, (key, value))| Event::Label(thing, key, value)),
+        1 => (thing(), 0..KEYS.len()).prop_map(|(thing, key)| Event::Unlabel(thing, key)),
+        3 => (thing(), proptest::collection::vec(label(), 0..3)).prop_map(|(thing, labels)| Event::GitOps(thing, labels)),
+        1 => proptest::bool::ANY.prop_map(Event::Cordon),
         2 => (0..4usize).prop_map(Event::AddPolicy),
         1 => (0..4usize).prop_map(Event::RemovePolicy),
-        1 => Just(Event::ReplacePod),
+        1 => thing().prop_map(Event::Replace),
         1 => Just(Event::LoseEndpoint),
         1 => prop_oneof![Just(Event::FinishPod), Just(Event::VanishPod)],
     ]
@@ -126,19 +138,33 @@ fn nodes() -> impl Strategy<Value = Event> {
 
 /// A story with nobody but us and the passing of time.
 pub(crate) fn quiet_story() -> impl Strategy<Value = Vec<Event>> {
-    proptest::collection::vec(work(), 1..60)
+    proptest::collection::vec(work(asked::anything()), 1..60)
 }
 
 /// A story about agents that come and go, and about who meddles with what they are asked for.
 pub(crate) fn agents_story() -> impl Strategy<Value = Vec<Event>> {
     let meddling = proptest::sample::select(vec![Tampering::DeletesContainment, Tampering::RemovesHolder]);
     let meddling = (meddling, response()).prop_map(|(how, response)| Event::Tamper(how, response));
-    proptest::collection::vec(prop_oneof![8 => work(), 4 => nodes(), 1 => meddling], 1..60)
+    proptest::collection::vec(prop_oneof![8 => work(asked::anything()), 4 => nodes(), 1 => meddling], 1..60)
 }
 
 /// A story in which everybody takes part.
 pub(crate) fn story() -> impl Strategy<Value = Vec<Event>> {
-    proptest::collection::vec(prop_oneof![10 => work(), 3 => others(), 1 => tampering(), 2 => nodes()], 1..60)
+    story_of(asked::anything())
+}
+
+/// The same about one pod, which is isolated and nothing else.
+pub(crate) fn isolations() -> impl Strategy<Value = Vec<Event>> {
+    story_of(asked::isolation())
+}
+
+/// The same of which everything can be undone without a journal.
+pub(crate) fn story_without_journal() -> impl Strategy<Value = Vec<Event>> {
+    story_of(asked::what_derives())
+}
+
+fn story_of(asked: BoxedStrategy<Asked>) -> impl Strategy<Value = Vec<Event>> {
+    proptest::collection::vec(prop_oneof![10 => work(asked), 3 => others(), 1 => tampering(), 2 => nodes()], 1..60)
 }
 
 /// A cluster in which nothing has happened yet: any engine, with agents and without.
@@ -164,8 +190,9 @@ impl Cluster {
 pub(crate) fn happen(sim: &mut Sim, operator: &mut Operator, events: &[Event]) {
     for event in events {
         match event {
-            Event::Create { response, dry_run: true, .. } => sim.create_dry_run(RESPONSES[*response]),
-            Event::Create { response, expire_after, .. } => sim.create_response(RESPONSES[*response], *expire_after),
+            Event::Create { response, asked, expire_after, dry_run } => {
+                sim.create_asked(RESPONSES[*response], asked, *expire_after, *dry_run);
+            }
             Event::Delete(response) => sim.delete_response(RESPONSES[*response]),
             Event::Release(response) => sim.release_response(RESPONSES[*response]),
             Event::Work { response, writes } => {
@@ -177,16 +204,18 @@ pub(crate) fn happen(sim: &mut Sim, operator: &mut Operator, events: &[Event]) {
             Event::Crash => operator.crash(sim),
             Event::Fail => sim.fail_next = true,
             Event::Wait(time) => sim.wait(seconds(*time)),
-            Event::Label(key, value) => sim.user_labels(KEYS[*key], VALUES[*value]),
-            Event::Unlabel(key) => sim.user_unlabels(KEYS[*key]),
-            Event::GitOps(labels) => {
+            Event::Label(thing, key, value) => sim.user_labels(*thing, KEYS[*key], VALUES[*value]),
+            Event::Unlabel(thing, key) => sim.user_unlabels(*thing, KEYS[*key]),
+            Event::Cordon(true) => sim.user_labels(Thing::Node, UNSCHEDULABLE, "true"),
+            Event::Cordon(false) => sim.user_unlabels(Thing::Node, UNSCHEDULABLE),
+            Event::GitOps(thing, labels) => {
                 let labels: Vec<_> = labels.iter().map(|(key, value)| (KEYS[*key], VALUES[*value])).collect();
-                sim.gitops_applies(&labels);
+                sim.gitops_applies(*thing, &labels);
             }
             Event::AddPolicy(which) => sim.user_adds(users_policy(*which)),
             Event::RemovePolicy(which) => sim.user_removes(users_policy(*which).metadata.name.as_deref().unwrap()),
             Event::Tamper(how, response) => sim.tampered(*how, RESPONSES[*response]),
-            Event::ReplacePod => sim.pod_is_replaced(),
+            Event::Replace(thing) => sim.is_replaced(*thing),
             Event::VanishPod => sim.pod_vanishes(),
             Event::FinishPod => sim.pod_finishes(),
             Event::LoseEndpoint => sim.endpoint_vanishes(),
