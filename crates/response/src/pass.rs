@@ -2,6 +2,7 @@
 
 mod hold;
 mod order;
+mod planned;
 mod receipt;
 mod release;
 

@@ -10,10 +10,13 @@
 #![allow(missing_docs, reason = "names of fixtures are their documentation; what is not obvious is documented")]
 
 pub mod agents;
+pub mod audit;
 pub mod crash;
 pub mod cut;
+pub mod dry_run;
 pub mod environment;
 pub mod events;
+pub mod faults;
 pub mod hops;
 pub mod pods;
 pub mod responses;
@@ -21,6 +24,7 @@ pub mod scenario;
 pub mod snapshot;
 pub mod sweep;
 pub mod traffic;
+pub mod trouble;
 pub mod until;
 
 pub use agents::{Agents, PaperNode};

@@ -25,6 +25,10 @@ pub(super) const AGENT_ANSWERS: SignedDuration = SignedDuration::from_secs(5);
 /// time, which changes none, is as quick as the cut was.
 pub(super) const ALONE: SignedDuration = SignedDuration::from_secs(60);
 
+/// When the policies follow, for a plan: see [`policies_are_due`].
+pub(crate) const FOLLOWS: &str =
+    "when the agent's cut has held for a minute, or when the agent has not answered within 5 s";
+
 /// What has to be looked at, where there are agents.
 pub(super) fn reads(cx: &Context<'_>) -> Vec<Read> {
     let agents = cx.agents.into_iter();

@@ -16,7 +16,7 @@ use tourniquet_api::{Direction, Outcome, Probe, Verb, names};
 
 use self::verdict::{CUT, Engine, Seen, cut_residual, judge, residual, with_agent};
 use crate::action::{Act, Assessment, Context, Plan, Undo};
-use crate::effect::{Effect, Kind};
+use crate::effect::{Effect, Kind, ObjectRef};
 use crate::rbac::rule;
 use crate::world::{PeerResponse, Read, Unread};
 
@@ -101,6 +101,32 @@ impl Act for Isolate {
             });
         }
         Ok(Plan { effects, probes, residual: probes::residual(pod), ..Plan::default() })
+    }
+
+    fn meets(&self, cx: &Context<'_>) -> Result<Vec<(ObjectRef, String)>, Unread> {
+        let Some(pod) = pod(cx)?.filter(|pod| !finished(pod)) else { return Ok(Vec::new()) };
+        let mut meets = Vec::new();
+        let allowing = policies::allowing(pod, cx.world.network_policies(place(cx).0)?).join(", ");
+        if !allowing.is_empty() {
+            let what = "policies that allow some of the pod's traffic";
+            meets.push(if endpoint_serves(cx)? {
+                (policies::clusterwide_ref(cx, None), format!("overrules {what}: {allowing}"))
+            } else {
+                (
+                    policies::network_policy_ref(cx, None),
+                    format!("defeated by {what}, since policies add up: {allowing}"),
+                )
+            });
+        }
+        let peers = cx.world.responses()?.iter().filter(|peer| peer.live && peer.uid != cx.response_uid);
+        let mut peers: Vec<&str> =
+            peers.filter(|peer| isolates(&peer.isolates, cx)).map(|peer| peer.name.as_str()).collect();
+        peers.sort_unstable();
+        if !peers.is_empty() {
+            let joins = format!("joins others who isolate the pod, and go on after a release: {}", peers.join(", "));
+            meets.push((policies::pod_ref(cx), joins));
+        }
+        Ok(meets)
     }
 
     fn assess(&self, cx: &Context<'_>) -> Result<Assessment, Unread> {

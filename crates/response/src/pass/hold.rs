@@ -2,10 +2,9 @@
 
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tourniquet_api::{
-    ActionStatus, IncidentResponseStatus, OnFailure, Outcome, PlannedEffect, Residual, TargetResult, names,
-};
+use tourniquet_api::{ActionStatus, IncidentResponseStatus, OnFailure, Outcome, Residual, TargetResult, names};
 
+use super::planned::Planned;
 use super::{Look, Pass, Step, order};
 use crate::accept;
 use crate::action::{self, Contained};
@@ -27,24 +26,16 @@ impl Look<'_> {
         self.prefetch(&pass.status, false)?;
         // As if it had been tried before: the positive control is a connection, and a dry run makes none.
         let tried = TargetResult::default();
-        let mut steps = Vec::new();
+        let mut plan = Planned::default();
         let mut residual = Vec::new();
         for (action, state) in self.response.spec.actions.iter().zip(&pass.status.actions) {
             let Some(act) = action.verb().and_then(action::action) else { continue };
             for target in &pass.status.targets {
-                let next = act.plan(&self.context(action, target, Some(&tried)))?;
-                residual.extend(next.residual);
-                steps.extend(next.effects.into_iter().map(|effect| Step { action: state.name.clone(), effect }));
+                let mut cx = self.context(action, target, Some(&tried));
+                residual.extend(plan.add(act, &state.name, &mut cx)?);
             }
         }
-        let steps = order::arranged(steps, false, self.response, &pass.status).steps;
-        let planned = steps.into_iter().map(|Step { action, effect }| PlannedEffect {
-            action,
-            verb: effect.verb().to_owned(),
-            object: effect.object().to_string(),
-            change: effect.change(),
-        });
-        pass.status.plan = planned.collect();
+        pass.status.plan = plan.publish(self.response, &pass.status);
         if status::isolates(self.response)
             && let Some(made) = receipt::made(self.world, &pass.status.targets)?
         {
