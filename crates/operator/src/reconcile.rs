@@ -1,7 +1,6 @@
 //! One response brought to where it should be: look, decide, write down, act, look again.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt;
@@ -16,6 +15,7 @@ use tourniquet_response::{
 use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::events::Publisher;
+use crate::pause::{Fault, Pauses};
 use crate::prober::Prober;
 use crate::triggers::Stored;
 
@@ -31,8 +31,8 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) prober: Prober,
     pub(crate) publisher: Publisher,
-    /// How often in a row each response failed, for the pause before the next attempt.
-    pub(crate) failures: Mutex<BTreeMap<String, u32>>,
+    /// How long each response waits after a failure.
+    pub(crate) pauses: Pauses,
 }
 
 /// Why a reconcile did not come to its end. It was reported where it could be.
@@ -41,22 +41,18 @@ pub(crate) enum Error {
     #[error(transparent)]
     Cluster(#[from] tourniquet_cluster::Error),
     #[error("{0}")]
-    Effects(String),
+    Effects(String, Fault),
     #[error("after {ROUNDS} rounds there is still something to do: somebody else changes it as fast as it is done")]
     Restless,
 }
 
-impl Context {
-    fn failures(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The pause before the next attempt: 250 ms, doubling up to 30 s.
-    pub(crate) fn retry(&self, uid: &str) -> Duration {
-        let mut failures = self.failures();
-        let count = failures.entry(uid.to_owned()).or_default();
-        *count += 1;
-        Duration::from_millis(250 << (*count - 1).min(7)).min(Duration::from_secs(30))
+impl Error {
+    pub(crate) fn fault(&self) -> Fault {
+        match self {
+            Self::Cluster(error) => error.into(),
+            Self::Effects(_, fault) => *fault,
+            Self::Restless => Fault::default(),
+        }
     }
 }
 
@@ -76,7 +72,7 @@ pub(crate) async fn reconcile(stored: Arc<Stored>, cx: Arc<Context>) -> Result<A
         };
         match &result {
             Ok(_) => {
-                cx.failures().remove(&uid);
+                cx.pauses.forget(&uid);
             }
             Err(error) => warn!(%error, "tried again later"),
         }
@@ -189,13 +185,14 @@ async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -
         let rests = matches!(plan.phase, Phase::Refused | Phase::Released | Phase::Planned | Phase::Unaccepted);
         return Ok(Some(if rests { Action::await_change() } else { Action::requeue(after) }));
     }
-    let failures = perform(&plan, cx).await;
+    let mut fault = Fault::default();
+    let failures = perform(&plan, cx, &mut fault).await;
     if !failures.is_empty() {
         let undoing = plan.phase == Phase::Releasing;
         let status = report_failures(&response, &plan.status, undoing, &failures, jiff::Timestamp::now());
         write(&mut response, &status, cx, notes).await?;
         let messages: Vec<&str> = failures.iter().map(|failure| failure.message.as_str()).collect();
-        return Err(Error::Effects(messages.join("; ")));
+        return Err(Error::Effects(messages.join("; "), fault));
     }
     Ok(None)
 }
@@ -232,12 +229,13 @@ async fn decide(response: &IncidentResponse, uid: &str, cx: &Context) -> Result<
 }
 
 /// Carries the steps out, in order, past those that fail: where one policy is refused, the other may contain the pod.
-async fn perform(plan: &Pass, cx: &Context) -> Vec<Failure> {
+async fn perform(plan: &Pass, cx: &Context, fault: &mut Fault) -> Vec<Failure> {
     let mut failures = Vec::new();
     for step in &plan.steps {
         match cx.cluster.perform(&step.effect).await {
             Ok(()) => info!(action = step.action, effect = %step.effect, "done"),
             Err(error) => {
+                *fault = fault.and(Fault::from(&error));
                 failures.push(Failure { action: Some(step.action.clone()), message: error.to_string() });
             }
         }

@@ -13,6 +13,8 @@ use kube::{Client, ResourceExt};
 use tourniquet_api::{IncidentResponse, names};
 use tracing::{debug, info, warn};
 
+use crate::pause;
+
 /// A response as it is stored, readable or not.
 pub(crate) type Stored = DeserializeGuard<IncidentResponse>;
 
@@ -57,7 +59,7 @@ async fn watch(
     // Metadata is enough: a change of anything else is an event all the same.
     let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(client, &resource);
     let config = label.map_or_else(watcher::Config::default, |label| watcher::Config::default().labels(label));
-    let mut events = watcher(api, config).default_backoff().boxed();
+    let mut events = watcher(api, config).backoff(pause::watch()).boxed();
     let mut blind = false;
     while let Some(event) = events.next().await {
         if event.is_ok() && std::mem::take(&mut blind) {
