@@ -34,8 +34,8 @@ const ASK: Duration = Duration::from_secs(10);
 const SURVEY: Duration = Duration::from_secs(60);
 
 /// The pauses of the watch when it fails. A pod that is to be cut waits for it. Shorter ones would be many, of all nodes, for an API server
-/// that comes back: by default they grow to 30 s.
-const AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(5)];
+/// that comes back: by default they grow to 30 s. The jitter adds up to as much again.
+const AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(2500)];
 /// How long a status may take to be written. One that hangs must not keep the next from being written.
 const WRITE_LIMIT: Duration = Duration::from_secs(15);
 

@@ -102,7 +102,9 @@ where
             {
                 let mut not_before = not_before.lock().unwrap_or_else(PoisonError::into_inner);
                 not_before.retain(|_, until| *until > now);
-                not_before.insert(key, now + pause);
+                // Two that were on their way together may be told different times.
+                let until = not_before.entry(key).or_insert(now);
+                *until = (now + pause).max(*until);
             }
             let status = answer.status();
             let body = answer.into_body().collect().await?.to_bytes();

@@ -65,7 +65,8 @@ impl Pauses {
 /// The pauses of a watch that fails. What it does not tell, nobody acts on: a new response waits for it. An API server that comes
 /// back hears of each kind within two seconds, which are eight requests.
 pub(crate) fn watch() -> impl Backoff {
-    let pauses = ExponentialBuilder::default().with_min_delay(FIRST).with_max_delay(PASSING).with_jitter();
+    // The jitter adds up to as much again.
+    let pauses = ExponentialBuilder::default().with_min_delay(FIRST).with_max_delay(PASSING / 2).with_jitter();
     ExponentialBackoff::from(pauses.without_max_times())
 }
 
@@ -122,7 +123,7 @@ mod tests {
     #[test]
     fn a_watch_is_soon_tried_again_however_often_it_fails() {
         let longest = watch().take(100).max();
-        assert!(longest.is_some_and(|longest| longest <= PASSING + FIRST), "{longest:?}");
+        assert!(longest.is_some_and(|longest| longest <= PASSING), "{longest:?}");
         assert!(triggers().take(100).all(|pause| pause <= Duration::from_millis(1)));
     }
 }

@@ -17,6 +17,8 @@ use serde_json::json;
 const ONE_IN: usize = 5;
 /// The operator gives a request up after 15 s.
 const HANGS_FOR: Duration = Duration::from_secs(20);
+/// The same request of another response may be on its way while the first one is turned away.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
 const SLOW: Duration = Duration::from_millis(700);
 
 /// What happens to a request.
@@ -55,8 +57,8 @@ pub struct Faults {
 struct State {
     random: fastrand::Rng,
     met: BTreeMap<&'static str, u32>,
-    /// Until when requests were told not to come again.
-    not_before: HashMap<String, Instant>,
+    /// When requests were told not to come again, and until when.
+    not_before: HashMap<String, (Instant, Instant)>,
     early: Vec<String>,
 }
 
@@ -78,16 +80,18 @@ impl Faults {
         let mut state = self.state.lock().unwrap();
         let watches = uri.query().is_some_and(|query| query.contains("watch=true"));
         let request = format!("{method} {}{}", uri.path(), if watches { " (watch)" } else { "" });
-        if let Some(until) = state.not_before.remove(&request).filter(|until| *until > Instant::now()) {
-            let left = until.duration_since(Instant::now());
-            state.early.push(format!("{request} came {left:?} too early"));
+        let now = Instant::now();
+        let told = state.not_before.get(&request).copied();
+        if let Some((at, until)) = told.filter(|(at, until)| at.elapsed() > ON_ITS_WAY && *until > now) {
+            let (after, left) = (now - at, until - now);
+            state.early.push(format!("{request} came again after {after:?}, {left:?} too early"));
         }
         if state.random.usize(..ONE_IN) != 0 {
             return None;
         }
         let is_list = method == Method::GET && (watches || uri.query().is_some());
         let fault = match state.random.u8(..16) {
-            0..4 => Fault::TooMany(state.random.u64(1..=2)),
+            0..4 => Fault::TooMany(state.random.u64(2..=3)),
             4..6 => Fault::Internal,
             6..8 => Fault::Unavailable,
             8..10 if is_list => Fault::Expired,
@@ -98,7 +102,7 @@ impl Faults {
         };
         let name = match fault {
             Fault::TooMany(seconds) => {
-                state.not_before.insert(request, Instant::now() + Duration::from_secs(seconds));
+                state.not_before.insert(request, (now, now + Duration::from_secs(seconds)));
                 "TooMany"
             }
             Fault::Internal => "Internal",
