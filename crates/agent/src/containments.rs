@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use backon::ExponentialBuilder;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, PostParams};
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event, ExponentialBackoff, watcher};
 use kube::{Client, ResourceExt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
@@ -31,6 +32,12 @@ const SEEK: Duration = Duration::from_millis(50);
 const ASK: Duration = Duration::from_secs(10);
 /// How often cuts are searched for that nobody asks for.
 const SURVEY: Duration = Duration::from_secs(60);
+
+/// The pauses of the watch when it fails. A pod that is to be cut waits for it. Shorter ones would be many, of all nodes, for an API server
+/// that comes back: by default they grow to 30 s. The jitter adds up to as much again.
+const AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(2500)];
+/// How long a status may take to be written. One that hangs must not keep the next from being written.
+const WRITE_LIMIT: Duration = Duration::from_secs(15);
 
 /// Something that went on beside the loop has come to its end.
 enum Done {
@@ -93,7 +100,9 @@ impl Containments {
     pub(crate) async fn run(mut self) {
         let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
         let config = watcher::Config::default().fields(&self.field);
-        let mut events = watcher(self.api.clone(), config).default_backoff().boxed();
+        let pauses = ExponentialBuilder::default().with_min_delay(AGAIN[0]).with_max_delay(AGAIN[1]).with_jitter();
+        let pauses = ExponentialBackoff::from(pauses.without_max_times());
+        let mut events = watcher(self.api.clone(), config).backoff(pauses).boxed();
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut seek = tokio::time::interval(SEEK);
@@ -327,11 +336,17 @@ impl Containments {
         wanted.metadata.managed_fields = None;
         let (api, done, name) = (self.api.clone(), self.done.clone(), name.to_owned());
         tokio::spawn(async move {
-            let written = match api.replace_status(&name, &PostParams::default(), &wanted).await {
-                Ok(written) => Some(Box::new(written)),
-                Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => None,
-                Err(error) => {
+            let parameters = PostParams::default();
+            let write = api.replace_status(&name, &parameters, &wanted);
+            let written = match tokio::time::timeout(WRITE_LIMIT, write).await {
+                Ok(Ok(written)) => Some(Box::new(written)),
+                Ok(Err(kube::Error::Api(status))) if matches!(status.code, 404 | 409) => None,
+                Ok(Err(error)) => {
                     warn!(uid = name, %error, "the status is not written; it is tried again");
+                    None
+                }
+                Err(_) => {
+                    warn!(uid = name, "the API server does not answer; the status is written again");
                     None
                 }
             };

@@ -100,6 +100,10 @@ pub struct IncidentResponseSpec {
 
     /// Release by itself this long after creation. There is no default: a containment never ends because nobody thought
     /// of it.
+    ///
+    /// It can be made longer or shorter while the response is in force; one that has passed by then releases at once. When the
+    /// undo has begun, a longer one comes too late: what was let go is not contained anew, and `status.expiresAt` stays
+    /// what it was. Create another response then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self.matches('[1-9]')").message("expireAfter must be longer than zero"))]
     pub expire_after: Option<Duration>,

@@ -402,4 +402,10 @@ pub struct PlannedEffect {
     pub object: String,
     /// What would change.
     pub change: String,
+    /// When, of what would not be done at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub when: Option<String>,
+    /// What it would defeat, join, or be defeated by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meets: Option<String>,
 }

@@ -11,6 +11,7 @@ use kube::{Client, Config};
 use tower::ServiceBuilder;
 
 use crate::Error;
+use crate::retry_after::{self, RetryAfterLayer};
 
 /// How long a connection may take to come about.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -25,7 +26,7 @@ const READ_LIMIT: Duration = Duration::from_secs(300);
 /// Built from kube's parts rather than by its default, for three reasons. The default leaves Nagle's algorithm on, which costs
 /// 40 ms with every new connection: the last message of the handshake waits for an acknowledgement that the server delays. It
 /// never gives up on a connection that is lost without a word. And it sends a request up to 15 times on 429 and 503, writes
-/// included, while the response waits; whoever calls decides afresh instead.
+/// included, while the response waits; whoever calls decides afresh instead, and no sooner than the API server asks for ([`crate::retry_after`]).
 ///
 /// # Errors
 /// When there is neither a service account nor a kubeconfig, or it cannot be used.
@@ -46,6 +47,8 @@ fn build(config: &Config) -> kube::Result<Client> {
     connector.set_read_timeout(Some(READ_LIMIT));
     let http: hyper_util::client::legacy::Client<_, Body> = Builder::new(TokioExecutor::new()).build(connector);
     let service = ServiceBuilder::new()
+        .layer(RetryAfterLayer::default())
+        .map_response(|answer: http::Response<_>| answer.map(retry_after::boxed))
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)

@@ -1,6 +1,7 @@
 //! What can go wrong, in words for a responder.
 
 use std::fmt;
+use std::time::Duration;
 
 /// A request that failed.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,29 @@ impl Error {
     pub const fn is_not_found(&self) -> bool {
         matches!(self, Self::Request { cause: Cause::Status { code: 404, .. }, .. })
     }
+
+    /// Whether it is a fault of the API server or of the way to it, which passes by itself: the same request may succeed the next time.
+    /// Anything else is an answer, and stays one until somebody changes something.
+    #[must_use]
+    pub const fn passes(&self) -> bool {
+        match self {
+            Self::Configuration(_) => false,
+            Self::Request { cause, .. } => match cause {
+                // 410: a list that took longer than the API server keeps its beginning for. It is begun anew.
+                Cause::Status { code, .. } => matches!(*code, 408 | 410 | 429) || *code >= 500,
+                Cause::TimedOut | Cause::Transport(_) => true,
+            },
+        }
+    }
+
+    /// How long the API server asks to wait before this is tried again.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Request { cause: Cause::Status { retry_after, .. }, .. } => *retry_after,
+            _ => None,
+        }
+    }
 }
 
 /// Why a request failed.
@@ -49,6 +73,8 @@ pub enum Cause {
         message: String,
         /// Who holds the fields, when this is a conflict of field managers.
         field_conflict: bool,
+        /// How long it asks to wait before this is tried again.
+        retry_after: Option<Duration>,
     },
     /// It did not answer in time.
     TimedOut,
@@ -66,6 +92,11 @@ impl From<kube::Error> for Cause {
                     .iter()
                     .flat_map(|details| &details.causes)
                     .any(|cause| cause.reason == "FieldManagerConflict"),
+                retry_after: status
+                    .details
+                    .as_ref()
+                    .filter(|details| details.retry_after_seconds > 0)
+                    .map(|details| Duration::from_secs(details.retry_after_seconds.into())),
                 message: status.message,
             },
             // `Service` and `HyperError` hide what happened in their sources.
@@ -93,6 +124,9 @@ impl fmt::Display for Cause {
                     f,
                     "{message} (if it is a matter of rights: install the chart of this version, its ClusterRole has what is needed)"
                 )
+            }
+            Self::Status { message, retry_after: Some(pause), .. } => {
+                write!(f, "{message} (the API server asks to wait {} s)", pause.as_secs())
             }
             Self::Status { message, .. } => f.write_str(message),
             Self::TimedOut => write!(f, "the API server did not answer within {} s", super::REQUEST_LIMIT.as_secs()),

@@ -9,6 +9,7 @@ mod observe;
 mod perform;
 mod probe;
 mod responses;
+mod retry_after;
 mod sets;
 mod shared;
 mod surroundings;

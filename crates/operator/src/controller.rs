@@ -20,6 +20,7 @@ use tracing::{debug, info, warn};
 use crate::events::Publisher;
 use crate::health::{self, Readiness};
 use crate::leftovers::{Cause, Sweep};
+use crate::pause;
 use crate::prober::Prober;
 use crate::reconcile::{Context, name, reconcile};
 use crate::triggers::{Known, Stored, Triggers};
@@ -55,7 +56,7 @@ pub(crate) async fn run(
     let known = Known::default();
     let watched = known.clone();
     let stored = watcher(api, watcher::Config::default())
-        .default_backoff()
+        .backoff(pause::watch())
         .reflect(writer)
         // Not by `Store::wait_until_ready`: the controller waits by it too, and in kube-runtime 5.0.0 only one of two is woken.
         .inspect_ok(move |event| {
@@ -96,11 +97,12 @@ pub(crate) async fn run(
         every: sweep_every,
     };
     tokio::spawn(sweep.run(cause));
-    let (told, failures) = Default::default();
-    let context = Arc::new(Context { publisher, cluster, settings, prober, known, told, failures });
+    let (told, pauses) = Default::default();
+    let context = Arc::new(Context { publisher, cluster, settings, prober, known, told, pauses });
 
     let controller = Controller::for_stream(stored, responses)
         .with_config(Config::default().concurrency(CONCURRENCY))
+        .trigger_backoff(pause::triggers())
         .reconcile_on(triggered)
         .graceful_shutdown_on(async move {
             tokio::select! {
@@ -126,9 +128,9 @@ pub(crate) async fn run(
     }
 }
 
-fn retry(stored: Arc<Stored>, _: &crate::reconcile::Error, context: Arc<Context>) -> Action {
-    let after = context.retry(&stored.uid().unwrap_or_default());
-    if after.as_secs() >= 30 {
+fn retry(stored: Arc<Stored>, error: &crate::reconcile::Error, context: Arc<Context>) -> Action {
+    let after = context.pauses.after(&stored.uid().unwrap_or_default(), error.fault());
+    if after >= pause::LONGEST {
         let (response, uid) = (name(&stored), stored.uid().unwrap_or_default());
         warn!(response, uid, "failing for a while; see its status");
     }

@@ -7,6 +7,7 @@ mod egress;
 mod events;
 mod health;
 mod leftovers;
+mod pause;
 mod prober;
 mod reconcile;
 mod triggers;

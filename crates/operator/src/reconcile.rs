@@ -17,6 +17,7 @@ use tourniquet_response::{
 use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::events::Publisher;
+use crate::pause::{Fault, Pauses};
 use crate::prober::Prober;
 use crate::triggers::{Known, Stored};
 
@@ -36,8 +37,8 @@ pub(crate) struct Context {
     pub(crate) publisher: Publisher,
     pub(crate) known: Known,
     pub(crate) told: Mutex<Told>,
-    /// How often in a row each response failed, for the pause before the next attempt.
-    pub(crate) failures: Mutex<BTreeMap<String, u32>>,
+    /// How long each response waits after a failure.
+    pub(crate) pauses: Pauses,
 }
 
 /// Why a reconcile did not come to its end. It was reported where it could be.
@@ -46,26 +47,24 @@ pub(crate) enum Error {
     #[error(transparent)]
     Cluster(#[from] tourniquet_cluster::Error),
     #[error("{0}")]
-    Effects(String),
+    Effects(String, Fault),
     #[error("after {ROUNDS} rounds there is still something to do: somebody else changes it as fast as it is done")]
     Restless,
 }
 
 impl Context {
-    fn failures(&self) -> MutexGuard<'_, BTreeMap<String, u32>> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// The pause before the next attempt: 250 ms, doubling up to 30 s.
-    pub(crate) fn retry(&self, uid: &str) -> Duration {
-        let mut failures = self.failures();
-        let count = failures.entry(uid.to_owned()).or_default();
-        *count += 1;
-        Duration::from_millis(250 << (*count - 1).min(7)).min(Duration::from_secs(30))
+impl Error {
+    pub(crate) fn fault(&self) -> Fault {
+        match self {
+            Self::Cluster(error) => error.into(),
+            Self::Effects(_, fault) => *fault,
+            Self::Restless => Fault::default(),
+        }
     }
 }
 
@@ -85,7 +84,7 @@ pub(crate) async fn reconcile(stored: Arc<Stored>, cx: Arc<Context>) -> Result<A
         };
         match &result {
             Ok(_) => {
-                cx.failures().remove(&uid);
+                cx.pauses.forget(&uid);
             }
             Err(error) => warn!(%error, "tried again later"),
         }
@@ -199,13 +198,14 @@ async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -
         let rests = matches!(plan.phase, Phase::Refused | Phase::Released | Phase::Planned | Phase::Unaccepted);
         return Ok(Some(if rests { Action::await_change() } else { Action::requeue(after) }));
     }
-    let failures = perform(&plan, cx).await;
+    let mut fault = Fault::default();
+    let failures = perform(&plan, cx, &mut fault).await;
     if !failures.is_empty() {
         let undoing = plan.phase == Phase::Releasing;
         let status = report_failures(&response, &plan.status, undoing, &failures, jiff::Timestamp::now());
         write(&mut response, &status, cx, notes).await?;
         let messages: Vec<&str> = failures.iter().map(|failure| failure.message.as_str()).collect();
-        return Err(Error::Effects(messages.join("; ")));
+        return Err(Error::Effects(messages.join("; "), fault));
     }
     Ok(None)
 }
@@ -245,7 +245,7 @@ async fn decide(response: &IncidentResponse, uid: &str, cx: &Context) -> Result<
 
 /// Carries the steps out, past those that fail: where one policy is refused, the other may contain the pod. In order of the kinds of
 /// object, and on each object in order; on objects of one kind at the same time: fifty pods one after the other would be fifty waits.
-async fn perform(plan: &Pass, cx: &Context) -> Vec<Failure> {
+async fn perform(plan: &Pass, cx: &Context, fault: &mut Fault) -> Vec<Failure> {
     let mut failures = Vec::new();
     for of_kind in plan.steps.chunk_by(|one, other| one.effect.object().kind == other.effect.object().kind) {
         let mut by_object: BTreeMap<&ObjectRef, Vec<&Step>> = BTreeMap::new();
@@ -253,17 +253,20 @@ async fn perform(plan: &Pass, cx: &Context) -> Vec<Failure> {
             by_object.entry(step.effect.object()).or_default().push(step);
         }
         let performing: Vec<_> = by_object.into_values().map(|steps| perform_in_order(steps, cx)).collect();
-        failures.extend(stream::iter(performing).buffered(AT_A_TIME).concat().await);
+        for (failure, of) in stream::iter(performing).buffered(AT_A_TIME).concat().await {
+            *fault = fault.and(of);
+            failures.push(failure);
+        }
     }
     failures
 }
 
-async fn perform_in_order(steps: Vec<&Step>, cx: &Context) -> Vec<Failure> {
+async fn perform_in_order(steps: Vec<&Step>, cx: &Context) -> Vec<(Failure, Fault)> {
     let mut failures = Vec::new();
     for step in steps {
         match cx.cluster.perform(&step.effect).await {
             Ok(()) => info!(action = step.action, effect = %step.effect, "done"),
-            Err(error) => failures.push(step.failed(error.to_string())),
+            Err(error) => failures.push((step.failed(error.to_string()), Fault::from(&error))),
         }
     }
     failures

@@ -15,6 +15,8 @@ use tourniquet_api::{IncidentResponse, names};
 use tourniquet_response::Concerns;
 use tracing::{debug, info, warn};
 
+use crate::pause;
+
 /// A response as it is stored, readable or not.
 pub(crate) type Stored = DeserializeGuard<IncidentResponse>;
 
@@ -97,7 +99,7 @@ impl Triggers {
         let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &resource);
         let config = watcher::Config::default().page_size(PAGE);
         let config = label.map_or_else(|| config.clone(), |label| config.clone().labels(label));
-        let mut events = watcher(api, config).default_backoff().boxed();
+        let mut events = watcher(api, config).backoff(pause::watch()).boxed();
         let mut blind = false;
         while let Some(event) = events.next().await {
             if event.is_ok() && std::mem::take(&mut blind) {

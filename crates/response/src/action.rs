@@ -11,7 +11,7 @@ use tourniquet_api::{
 };
 
 use crate::cordon::CORDON;
-use crate::effect::{Effect, Kind};
+use crate::effect::{Effect, Kind, ObjectRef};
 use crate::isolate::ISOLATE;
 use crate::label::LABEL;
 use crate::settings::Agents;
@@ -58,6 +58,12 @@ pub(crate) trait Act: Sync {
 
     /// What to do so that the action is in place; empty when it is.
     fn plan(&self, cx: &Context<'_>) -> Result<Plan, Unread>;
+
+    /// What the plan's effects would defeat, join, or be defeated by, each with the object that it is said of. For a dry run: who
+    /// carries it out sees what comes of it instead.
+    fn meets(&self, _: &Context<'_>) -> Result<Vec<(ObjectRef, String)>, Unread> {
+        Ok(Vec::new())
+    }
 
     /// What became of it, once the plan is empty.
     fn assess(&self, cx: &Context<'_>) -> Result<Assessment, Unread>;

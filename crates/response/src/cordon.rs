@@ -10,8 +10,8 @@ use serde_json::json;
 use tourniquet_api::{Outcome, Residual, Verb, names};
 
 use crate::action::{Act, Assessment, Context, DRIFTED, Plan, Undo, gone, was_in_place};
-use crate::effect::{Effect, Kind};
-use crate::fields::Fields;
+use crate::effect::{Effect, Kind, ObjectRef};
+use crate::fields::{Fields, named};
 use crate::rbac::rule;
 use crate::target::{self, describe};
 use crate::world::{Read, Unread};
@@ -51,6 +51,13 @@ impl Act for Cordon {
             plan.effects.push(node.apply(object, &manager, &json!({ "spec": { "unschedulable": true } })));
         }
         Ok(plan)
+    }
+
+    fn meets(&self, cx: &Context<'_>) -> Result<Vec<(ObjectRef, String)>, Unread> {
+        let Some(node) = target::fields(cx.target, cx.world)?.filter(is_cordoned) else { return Ok(Vec::new()) };
+        let holders = named(&node.holders_of_unschedulable());
+        let joins = format!("cordoned already{holders}: it stays so after a release");
+        Ok(vec![(target::object(cx.target, Kind::Node), joins)])
     }
 
     fn assess(&self, cx: &Context<'_>) -> Result<Assessment, Unread> {

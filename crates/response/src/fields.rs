@@ -121,6 +121,12 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Who holds a field, to be put behind what is said of it.
+pub(crate) fn named(holders: &[Holder<'_>]) -> String {
+    let managers: Vec<&str> = holders.iter().map(|holder| holder.manager).collect();
+    if managers.is_empty() { String::new() } else { format!(", by {}", managers.join(", ")) }
+}
+
 /// The values at the fields that are listed in `held`, in the form of `fieldsV1`. Of lists nothing: there is none that is ours.
 fn values(held: &Value, there: &Value) -> Option<Value> {
     let names = held.as_object()?.iter().filter_map(|(name, below)| Some((name.strip_prefix("f:")?, below)));

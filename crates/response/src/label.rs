@@ -12,8 +12,8 @@ use tourniquet_api::{Change, Outcome, Residual, Verb, names};
 
 use self::holder::{Held, State, state};
 use crate::action::{Act, Asked, Assessment, Context, DRIFTED, Plan, Refusal, Undo, gone, was_in_place};
-use crate::effect::{Effect, Kind};
-use crate::fields::Fields;
+use crate::effect::{Effect, Kind, ObjectRef};
+use crate::fields::{Fields, named};
 use crate::rbac::rule;
 use crate::target::{self, describe};
 use crate::world::{Read, Unread};
@@ -121,6 +121,28 @@ impl Act for Label {
         Ok(plan)
     }
 
+    fn meets(&self, cx: &Context<'_>) -> Result<Vec<(ObjectRef, String)>, Unread> {
+        let fields = target::fields(cx.target, cx.world)?;
+        let (Some(wanted), Some(fields), Some(kind)) = (wanted(cx), fields, target::kind(cx.target)) else {
+            return Ok(Vec::new());
+        };
+        let mut met = Vec::new();
+        for (key, value) in &wanted.set {
+            let by = by(&fields, key);
+            match state(cx, &fields, key, value, wanted.overwrite)? {
+                State::Free if fields.label(key).is_some() => {
+                    met.push(format!("label {key} has the value already{by}: it stays after a release"));
+                }
+                State::Replaceable { before, .. } => {
+                    met.push(format!("label {key} is {before:?}{by}: replaced, and put back on release"));
+                }
+                State::Ours | State::Free | State::Held(_) => {}
+            }
+        }
+        let object = target::object(cx.target, kind);
+        Ok(met.into_iter().map(|met| (object.clone(), met)).collect())
+    }
+
     fn assess(&self, cx: &Context<'_>) -> Result<Assessment, Unread> {
         let fields = target::fields(cx.target, cx.world)?;
         let (Some(wanted), Some(fields)) = (wanted(cx), fields) else { return Ok(gone(cx)) };
@@ -190,8 +212,7 @@ fn before(change: &Change) -> &str {
 }
 
 fn by(fields: &Fields<'_>, key: &str) -> String {
-    let holders: Vec<&str> = fields.holders_of_label(key).iter().map(|holder| holder.manager).collect();
-    if holders.is_empty() { String::new() } else { format!(", by {}", holders.join(", ")) }
+    named(&fields.holders_of_label(key))
 }
 
 fn not_labelled(cx: &Context<'_>, held: &[Held]) -> Residual {

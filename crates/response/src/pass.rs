@@ -2,6 +2,7 @@
 
 mod hold;
 mod order;
+mod planned;
 mod receipt;
 mod release;
 mod results;
@@ -117,7 +118,9 @@ pub fn pass(response: &IncidentResponse, world: &World, settings: &Settings) -> 
     }
     pass.status.observed_generation = response.metadata.generation;
     pass.status.target = Some(status::describe_target(response));
-    pass.status.expires_at = status::expires_at(response).map(Time);
+    if !undo_has_begun(&pass.status) {
+        pass.status.expires_at = status::expires_at(response).map(Time);
+    }
 
     let look = Look {
         response,
@@ -153,7 +156,7 @@ pub(crate) fn phase(response: &IncidentResponse, status: &IncidentResponseStatus
         return Phase::Released;
     }
     let deleted = response.metadata.deletion_timestamp.is_some();
-    if deleted || response.spec.release.unwrap_or(false) || expired(response, now) {
+    if deleted || response.spec.release.unwrap_or(false) || expired(response, now) || undo_has_begun(status) {
         return Phase::Releasing;
     }
     Phase::Holding
@@ -165,6 +168,11 @@ pub(crate) fn rests(response: &IncidentResponse) -> bool {
     let accepted = conditions::find(conditions, "Accepted");
     let carried_out = accepted.is_none_or(|accepted| accepted.status == "True" && accepted.reason != "PlanOnly");
     !carried_out || conditions::is_true(conditions, "Reverted")
+}
+
+/// From here on there is no way back: an `expireAfter` that is made longer now would contain anew what was let go in part.
+fn undo_has_begun(status: &IncidentResponseStatus) -> bool {
+    conditions::find(&status.conditions, "Reverted").is_some()
 }
 
 fn expired(response: &IncidentResponse, now: jiff::Timestamp) -> bool {

@@ -119,7 +119,7 @@ fn what_somebody_changed_meanwhile_is_kept() {
             assert_eq!(stage.outcome("alert", "label"), "Partial/Drifted");
             stage.undo("alert");
             assert_eq!(stage.fields.labels(), changed);
-            assert!(stage.fields.managers(names::OPERATOR_MANAGER).is_empty());
+            assert!(stage.fields.managers(tourniquet_api::names::OPERATOR_MANAGER).is_empty());
         }
     }
 }

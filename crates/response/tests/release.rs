@@ -205,6 +205,38 @@ fn an_expired_response_releases_itself() {
 }
 
 #[test]
+fn a_response_that_is_extended_in_time_goes_on() {
+    let scene = in_force().with_spec(|spec| spec.expire_after = Some(Duration::from_secs(60)));
+    let scene = scene.later(seconds(59)).with_spec(|spec| spec.expire_after = Some(Duration::from_secs(3600)));
+    let pass = scene.later(seconds(2)).look();
+    assert_eq!(pass.phase, Phase::Holding);
+    assert_eq!(pass.status.expires_at.map(|at| at.0), Some(noon() + seconds(3600)));
+}
+
+#[test]
+fn a_response_that_is_shortened_to_what_has_passed_is_released_at_once() {
+    let scene = in_force().later(seconds(600)).with_spec(|spec| spec.expire_after = Some(Duration::from_secs(60)));
+    assert_eq!(scene.look().phase, Phase::Releasing);
+}
+
+#[test]
+fn an_extension_comes_too_late_when_the_undo_has_begun() {
+    let extended = |scene: Scene| scene.with_spec(|spec| spec.expire_after = Some(Duration::from_secs(3600)));
+    let at = Some(noon() + seconds(60));
+    let expired = in_force().with_spec(|spec| spec.expire_after = Some(Duration::from_secs(60))).later(seconds(61));
+    let mut begun = expired;
+    begun.response.status = Some(begun.look().status);
+    let scene = extended(begun);
+    assert_eq!((scene.look().phase, scene.look().steps.is_empty()), (Phase::Releasing, false));
+    let mut undone = Scene { now: scene.now, response: scene.response, ..a_pod_that_cilium_serves() };
+    assert_eq!(says(&undone.look().status, "Reverted"), "True/Expired", "it ends as it began");
+    undone.response.status = Some(undone.look().status);
+    let pass = undone.later(seconds(600)).look();
+    assert_eq!((pass.phase, pass.steps.len()), (Phase::Released, 0));
+    assert_eq!(pass.status.expires_at.map(|at| at.0), at, "the record says when it ended");
+}
+
+#[test]
 fn what_was_tampered_with_is_put_back() {
     use Tampering::*;
     for how in [

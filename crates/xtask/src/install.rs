@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    cluster::{Handle, Network, STATIC_PODS, WORKLOAD, base, workspace},
+    cluster::{AUDIT_LOG, Handle, Network, STATIC_PODS, WORKLOAD, base, workspace},
     image::{Config, Layer, hex, write_archive},
     ui::{Step, run_logged},
 };
@@ -196,7 +196,7 @@ impl Place<'_> {
             command.env("TOURNIQUET_AGENTS", "1");
         }
         if matches!(self, Self::Ours(_)) {
-            command.env("TOURNIQUET_STATIC_PODS", STATIC_PODS);
+            command.env("TOURNIQUET_STATIC_PODS", STATIC_PODS).env("TOURNIQUET_AUDIT_LOG", AUDIT_LOG);
         }
         if let Some(operator) = operator {
             command.env("TOURNIQUET_OPERATOR", &operator.program);

@@ -4,6 +4,7 @@
 //! operator is killed (SIGKILL), either before the API server sees the write or after it took it and before the operator
 //! hears of it. Everything else is forwarded as it is, under the operator's own ServiceAccount.
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use crate::environment::config;
+use crate::faults::{Faults, suffer};
 use crate::{AGENT_NAMESPACE, OPERATOR_NAMESPACE, Scenario, TestPod, until};
 
 const DEPLOYMENT: &str = "tourniquet-operator";
@@ -111,11 +113,13 @@ pub struct Operator {
     pid: Pid,
     crashed: Arc<AtomicBool>,
     proxy: JoinHandle<()>,
+    _kubeconfig: tempfile::NamedTempFile,
 }
 
 struct Proxy {
     client: Client,
     crash: Option<CrashAt>,
+    faults: Option<Arc<Faults>>,
     count: AtomicU32,
     victim: std::sync::Mutex<Option<Pid>>,
     crashed: Arc<AtomicBool>,
@@ -124,6 +128,20 @@ struct Proxy {
 impl Operator {
     /// Starts one in the network namespace of a pod: from the node's own, every pod can be reached whatever policies say.
     pub async fn start(scenario: &Scenario, seat: &TestPod, crash: Option<CrashAt>) -> Result<Self> {
+        Self::start_behind(scenario, seat, crash, None).await
+    }
+
+    /// The same, whose API server fails now and then.
+    pub async fn start_with_faults(scenario: &Scenario, seat: &TestPod, faults: Arc<Faults>) -> Result<Self> {
+        Self::start_behind(scenario, seat, None, Some(faults)).await
+    }
+
+    async fn start_behind(
+        scenario: &Scenario,
+        seat: &TestPod,
+        crash: Option<CrashAt>,
+        faults: Option<Arc<Faults>>,
+    ) -> Result<Self> {
         let program = scenario.env.operator.as_ref().context("TOURNIQUET_OPERATOR is not set")?;
         let crashed = Arc::new(AtomicBool::new(false));
         let mut config = config(&scenario.env.context).await?;
@@ -132,6 +150,7 @@ impl Operator {
         let proxy = Arc::new(Proxy {
             client: Client::try_from(config)?,
             crash,
+            faults,
             count: AtomicU32::new(0),
             victim: std::sync::Mutex::default(),
             crashed: Arc::clone(&crashed),
@@ -151,16 +170,16 @@ impl Operator {
             "users": [{ "name": "operator", "user": { "token": token.trim() } }],
             "contexts": [{ "name": "proxy", "context": { "cluster": "proxy", "user": "operator" } }],
         });
-        let file =
-            std::env::temp_dir().join(format!("tourniquet-{}-{}.kubeconfig", std::process::id(), address.port()));
-        std::fs::write(&file, kubeconfig.to_string())?;
+        // There is a token in it: it goes with the operator.
+        let mut file = tempfile::NamedTempFile::new()?;
+        file.write_all(kubeconfig.to_string().as_bytes())?;
 
         let net = format!("--net=/proc/{}/ns/net", process_of(seat)?);
         // Both run the program in their own place, so the child's number is the operator's.
         let child = Command::new("nsenter")
             .args([&net, "--", "setpriv", "--pdeathsig", "KILL", "--"])
             .arg(program)
-            .env("KUBECONFIG", &file)
+            .env("KUBECONFIG", file.path())
             .env("TOURNIQUET_HEALTH_ADDRESS", "127.0.0.1:0")
             .env("TOURNIQUET_AGENT_NAMESPACE", if scenario.env.agents { AGENT_NAMESPACE } else { "" })
             .stdin(Stdio::null())
@@ -170,7 +189,7 @@ impl Operator {
             .context("cannot start the operator")?;
         let pid = Pid::from_raw(i32::try_from(child.id().context("the operator ended at once")?)?);
         *proxy.victim.lock().unwrap() = Some(pid);
-        Ok(Self { child, pid, crashed, proxy: serving })
+        Ok(Self { child, pid, crashed, proxy: serving, _kubeconfig: file })
     }
 
     /// Whether it died at its write.
@@ -224,9 +243,16 @@ async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Response 
     if dies == Some(Side::Before) {
         return proxy.crash();
     }
+    let fault = proxy.faults.as_ref().and_then(|faults| faults.draw(request.method(), request.uri()));
+    if let Some(fault) = fault.filter(|fault| !fault.is_done()) {
+        return suffer(fault, None).await;
+    }
     let answer = proxy.send(&path, request).await;
     if dies == Some(Side::After) {
         return proxy.crash();
+    }
+    if let Some(fault) = fault {
+        return suffer(fault, answer.ok()).await;
     }
     answer.unwrap_or_else(|error| (StatusCode::BAD_GATEWAY, format!("{error:#}")).into_response())
 }

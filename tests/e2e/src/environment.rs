@@ -24,6 +24,8 @@ pub struct Environment {
     pub agents: bool,
     /// Where the kubelet finds pods that are files; only on a cluster that is ours.
     pub static_pods: Option<PathBuf>,
+    /// The API server's audit log; only on a cluster that is ours.
+    pub audit_log: Option<PathBuf>,
     /// Cilium's custom resource definitions.
     pub cilium_crds: Option<PathBuf>,
 }
@@ -45,6 +47,7 @@ impl Environment {
             operator: path("TOURNIQUET_OPERATOR"),
             agents: path("TOURNIQUET_AGENTS").is_some(),
             static_pods: path("TOURNIQUET_STATIC_PODS"),
+            audit_log: path("TOURNIQUET_AUDIT_LOG"),
             cilium_crds: path("TOURNIQUET_CILIUM_CRDS"),
         })
     }

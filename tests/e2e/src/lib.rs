@@ -10,10 +10,13 @@
 #![allow(missing_docs, reason = "names of fixtures are their documentation; what is not obvious is documented")]
 
 pub mod agents;
+pub mod audit;
 pub mod crash;
 pub mod cut;
+pub mod dry_run;
 pub mod environment;
 pub mod events;
+pub mod faults;
 pub mod hops;
 pub mod overlap;
 pub mod pods;
@@ -23,6 +26,7 @@ pub mod sets;
 pub mod snapshot;
 pub mod sweep;
 pub mod traffic;
+pub mod trouble;
 pub mod until;
 
 pub use agents::{Agents, PaperNode};

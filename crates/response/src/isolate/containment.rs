@@ -27,6 +27,10 @@ pub(super) const AGENT_ANSWERS: SignedDuration = SignedDuration::from_secs(5);
 /// time, which changes none, is as quick as the cut was.
 pub(super) const ALONE: SignedDuration = SignedDuration::from_secs(60);
 
+/// When the policies follow, for a plan: see [`policies_are_due`].
+pub(crate) const FOLLOWS: &str =
+    "when the agent's cut has held for a minute, or when the agent has not answered within 5 s";
+
 /// Whether the pod is cut, as its agent read back from the kernel, and this response is among those who hold it.
 pub(super) fn holds(cx: &Context<'_>, response_uid: &str) -> Result<bool, Unread> {
     Ok(containment(cx)?.is_some_and(|containment| {

@@ -23,7 +23,7 @@ pub(crate) use self::namespace::{lost_in, pods_in};
 use self::policies::Scope;
 use self::seen::{containment_read, endpoint_read};
 use crate::action::{Act, Asked, Assessment, Context, Plan, Refusal, Undo};
-use crate::effect::Kind;
+use crate::effect::{Kind, ObjectRef};
 use crate::rbac::rule;
 use crate::target;
 use crate::world::{Read, Unread};
@@ -101,6 +101,10 @@ impl Act for Isolate {
 
     fn plan(&self, cx: &Context<'_>) -> Result<Plan, Unread> {
         if is_whole_namespace(cx) { namespace::plan(cx) } else { pod::plan(cx) }
+    }
+
+    fn meets(&self, cx: &Context<'_>) -> Result<Vec<(ObjectRef, String)>, Unread> {
+        if is_whole_namespace(cx) { namespace::meets(cx) } else { pod::meets(cx) }
     }
 
     fn assess(&self, cx: &Context<'_>) -> Result<Assessment, Unread> {

@@ -10,6 +10,7 @@ use super::containment::of_pod_that_is_gone;
 use super::policies;
 use super::seen::{finished, has_network};
 use crate::action::{Assessment, Contained, Context, Plan, Undo, gone};
+use crate::effect::ObjectRef;
 use crate::pass::full_name;
 use crate::settings::Agents;
 use crate::target;
@@ -107,6 +108,15 @@ pub(super) fn plan(cx: &Context<'_>) -> Result<Plan, Unread> {
         plan.tidying.extend(of_pod_that_is_gone(cx, containment));
     }
     Ok(plan)
+}
+
+pub(super) fn meets(cx: &Context<'_>) -> Result<Vec<(ObjectRef, String)>, Unread> {
+    let Some(pods) = pods(cx)? else { return Ok(Vec::new()) };
+    let allowing = policies::allowing_any(cx.world.network_policies(&cx.target.name)?).join(", ");
+    if allowing.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(vec![policies::meets(cx, &allowing, has_deny_tier(cx, pods)?)])
 }
 
 pub(super) fn assess(cx: &Context<'_>) -> Result<Assessment, Unread> {

@@ -11,6 +11,7 @@ use super::seen::{containment, endpoint, finished, has_network, place, pod};
 use super::verdict::{CUT, Engine, Seen, cut_residual, judge, residual, with_agent};
 use super::{beyond, containment, peers, probes};
 use crate::action::{Assessment, Contained, Context, Plan, Refusal, Undo};
+use crate::effect::ObjectRef;
 use crate::world::Unread;
 
 /// A port to try on a pod that declares none. Nobody has to listen: a refused connection reached the pod as well.
@@ -50,6 +51,21 @@ pub(super) fn plan(cx: &Context<'_>) -> Result<Plan, Unread> {
         });
     }
     Ok(Plan { effects, probes, residual: probes::residual(pod), ..Plan::default() })
+}
+
+pub(super) fn meets(cx: &Context<'_>) -> Result<Vec<(ObjectRef, String)>, Unread> {
+    let Some(pod) = pod(cx)?.filter(|pod| !finished(pod)) else { return Ok(Vec::new()) };
+    let mut meets = Vec::new();
+    let allowing = policies::allowing(pod, cx.world.network_policies(place(cx).0)?).join(", ");
+    if !allowing.is_empty() && scope(cx) == Scope::Labelled {
+        meets.push(policies::meets(cx, &allowing, endpoint(cx)?.is_some()));
+    }
+    let peers: Vec<String> = peers::of(cx)?.into_iter().map(|peer| peer.response.name.clone()).collect();
+    if !peers.is_empty() {
+        let joins = format!("joins others who isolate the pod, and go on after a release: {}", peers.join(", "));
+        meets.push((policies::pod_ref(cx), joins));
+    }
+    Ok(meets)
 }
 
 pub(super) fn assess(cx: &Context<'_>) -> Result<Assessment, Unread> {

@@ -245,6 +245,16 @@ pub(super) fn withdraw(cx: &Context<'_>) -> Result<(Vec<Effect>, Option<String>)
     Ok((effects, blocked))
 }
 
+/// What our policies meet, of which others allow some traffic.
+pub(super) fn meets(cx: &Context<'_>, allowing: &str, has_deny_tier: bool) -> (ObjectRef, String) {
+    let what = "policies that allow some of the traffic";
+    if has_deny_tier {
+        (clusterwide_ref(cx, None), format!("overrules {what}: {allowing}"))
+    } else {
+        (network_policy_ref(cx, None), format!("defeated by {what}, since policies add up: {allowing}"))
+    }
+}
+
 /// The names of the policies that allow some traffic of the pod. Where policies only add up, each of them defeats a deny-all. Ours
 /// have no rules; what merely carries our label is not asked whose it is, since anybody can write that.
 pub(super) fn allowing(pod: &Pod, policies: &[NetworkPolicy]) -> Vec<String> {

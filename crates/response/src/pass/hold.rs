@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tourniquet_api::{
-    Action, ActionStatus, IncidentResponseStatus, OnFailure, Outcome, PlannedEffect, PodCounts, Residual, TargetResult,
+    Action, ActionStatus, IncidentResponseStatus, OnFailure, Outcome, PodCounts, Residual, TargetResult,
 };
 
+use super::planned::Planned;
 use super::results::Results;
 use super::{Look, Pass, Step, order, step};
 use crate::accept;
@@ -28,7 +29,7 @@ impl Look<'_> {
         self.prefetch(&pass.status, false)?;
         // As if it had been tried before: the positive control is a connection, and a dry run makes none.
         let tried = TargetResult::default();
-        let (mut steps, mut residual, mut missing) = (Vec::new(), Vec::new(), Unread::default());
+        let (mut plan, mut residual, mut missing) = (Planned::default(), Vec::new(), Unread::default());
         let targets = &pass.status.targets;
         for (action, state) in self.response.spec.actions.iter().zip(&pass.status.actions) {
             let Some(act) = action.verb().and_then(action::action) else { continue };
@@ -37,11 +38,8 @@ impl Look<'_> {
                 let members = act.members(&own, false)?;
                 let members = members.iter().map(|member| own.of_member(member, Some(&tried)));
                 for cx in std::iter::once(own).chain(members) {
-                    match act.plan(&cx) {
-                        Ok(next) => {
-                            residual.extend(next.residual);
-                            steps.extend(next.effects.into_iter().map(|effect| step(&state.name, cx.target, effect)));
-                        }
+                    match plan.add(act, &state.name, cx) {
+                        Ok(open) => residual.extend(open),
                         Err(unread) => missing.0.extend(unread.0),
                     }
                 }
@@ -50,18 +48,13 @@ impl Look<'_> {
         if !missing.0.is_empty() {
             return Err(missing);
         }
-        let mut steps = order::arranged(steps, false, self.response, &pass.status).steps;
-        // Where nothing is put in place nothing is touched; and in a pass of its own where something else is applied to the same object.
-        let preserving = if steps.is_empty() { Vec::new() } else { self.preserve(&pass.status, &[])? };
-        residual.extend(preserving.iter().filter_map(|one| one.residual.clone()));
-        steps.extend(preserving.into_iter().filter_map(|one| one.step));
-        let planned = steps.into_iter().map(|Step { action, effect, .. }| PlannedEffect {
-            action,
-            verb: effect.verb().to_owned(),
-            object: effect.object().to_string(),
-            change: effect.change(),
-        });
-        pass.status.plan = planned.collect();
+        // Where nothing is put in place nothing is touched.
+        if !plan.is_empty() {
+            let preserving = self.preserve(&pass.status, &[])?;
+            residual.extend(preserving.iter().filter_map(|one| one.residual.clone()));
+            plan.preserve(preserving.into_iter().filter_map(|one| one.step));
+        }
+        pass.status.plan = plan.publish(self.response, &pass.status);
         if status::isolates(self.response)
             && let Some(made) = receipt::made(self.world, &pass.status.targets)?
         {
@@ -127,11 +120,8 @@ impl Look<'_> {
         let in_place = pass.steps.is_empty();
         // Once something came of the response: nothing of it waits for this, and where nothing did, nothing is touched.
         let came = |state: &ActionStatus| matches!(state.outcome, Outcome::Done | Outcome::Partial);
-        let preserving = if pass.status.actions.iter().any(came) {
-            self.preserve(&pass.status, &pass.steps)?
-        } else {
-            Vec::new()
-        };
+        let preserving =
+            if pass.status.actions.iter().any(came) { self.preserve(&pass.status, &pass.steps)? } else { Vec::new() };
         held.residual.extend(preserving.iter().filter_map(|one| one.residual.clone()));
         pass.steps.extend(preserving.into_iter().filter_map(|one| one.step));
         let receipt_due = self.receipt(&mut pass.status, in_place, &mut held.residual)?;

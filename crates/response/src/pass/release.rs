@@ -87,7 +87,9 @@ impl Look<'_> {
             status::releasing(&mut pass.status, self.response, self.world.now, reason, &message, contained);
             pass.again_after = Some(if patience.is_positive() { patience } else { LETS_GO });
         } else if pass.steps.is_empty() {
-            let reason = if expired(self.response, self.world.now) { "Expired" } else { "Released" };
+            let asked = self.response.metadata.deletion_timestamp.is_some() || self.response.spec.release == Some(true);
+            // Also when it was made to last longer after the undo had begun.
+            let reason = if !asked || expired(self.response, self.world.now) { "Expired" } else { "Released" };
             status::released(&mut pass.status, self.response, self.world.now, reason, held_by.as_deref());
             pass.finalizer = false;
             pass.phase = Phase::Released;

@@ -3,7 +3,7 @@
 use super::{
     Network, Profile,
     config::Spec,
-    layout::{INSIDE, NODE, NODE_IP, POD_CIDR, SERVICE_CIDR},
+    layout::{AUDIT_LOG, INSIDE, NODE, NODE_IP, POD_CIDR, SERVICE_CIDR},
 };
 
 /// One supervised process.
@@ -85,12 +85,14 @@ pub(super) fn apiserver() -> Daemon {
             // traffic, which Cilium does at sockets, by programs on the machine's root cgroup: outside the namespaces.
             "--enable-aggregator-routing=true",
             "--audit-policy-file=@/audit-policy.yaml",
-            "--audit-log-path=@/logs/audit.log",
-            "--audit-log-maxsize=200",
-            "--audit-log-maxbackup=2",
+            // Each line is written before the request's answer is complete.
+            "--audit-log-mode=blocking",
+            "--audit-log-maxsize=50",
+            "--audit-log-maxbackup=1",
             "--cert-dir=/run/kubernetes",
         ],
     );
+    daemon.args.push(format!("--audit-log-path={AUDIT_LOG}"));
     daemon.args.push(format!("--service-cluster-ip-range={SERVICE_CIDR}"));
     daemon.args.push(format!("--advertise-address={NODE_IP}"));
     daemon

@@ -12,6 +12,8 @@ use crate::image::hex;
 pub(super) const INSIDE: &str = "/run/tourniquet";
 /// Where the kubelet finds pods that are files, inside the cluster.
 pub const STATIC_PODS: &str = "/run/tourniquet/static-pods";
+/// Where the API server's audit log is, inside the cluster; one that is full is put beside it.
+pub const AUDIT_LOG: &str = "/run/tourniquet/logs/audit.log";
 
 /// The node's name in every cluster.
 pub const NODE: &str = "node-0";

@@ -26,7 +26,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 pub use self::images::WORKLOAD;
-pub use self::layout::STATIC_PODS;
+pub use self::layout::{AUDIT_LOG, STATIC_PODS};
 pub use self::layout::{KUBERNETES_IP, NODE, NODE_IP, POD_CIDR, SERVICE_CIDR, base, workspace};
 use self::{config::Spec, layout::Layout, process::Identity};
 
