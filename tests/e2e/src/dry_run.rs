@@ -53,7 +53,7 @@ async fn on_stage(s: &Scenario, work: impl AsyncFnOnce(&PaperNode) -> Result<()>
 
 fn cases(s: &Scenario, node: &PaperNode) -> Vec<Case> {
     // Of several, the least favourable is what is said, or the last.
-    let (isolated, all) = if s.env.agents { ("Cut", "Labelled") } else { ("NotEnforced", "NotEnforced") };
+    let (isolated, all) = if s.env.agents { ("Cut", "Labelled") } else { ("AllowedByPolicy", "AllowedByPolicy") };
     let pod = json!({ "pod": { "namespace": s.namespace, "name": "web" } });
     let on_pod = |actions: Value| json!({ "target": pod, "actions": actions });
     let on_node = |actions: Value| json!({ "target": { "node": { "name": node.name } }, "actions": actions });
