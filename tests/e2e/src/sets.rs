@@ -250,3 +250,26 @@ pub async fn hands_over_between_a_pod_and_its_namespace(s: &Scenario, outside: &
     to_web.answered(deleted, AGENT).await?;
     s.is_what_it_was(&before).await
 }
+
+/// The examples, as they are, but for their names.
+pub async fn carries_the_examples_out(s: &Scenario) -> Result<()> {
+    let examples = [
+        ("sentinel-4714", include_str!("../../../examples/isolate-workload.yaml")),
+        ("sentinel-4715", include_str!("../../../examples/isolate-namespace.yaml")),
+    ];
+    s.deployment("web", 1).await?;
+    let before = Snapshot::of_namespace(&s.env, &s.namespace).await?;
+    for (name, example) in examples {
+        ensure!(example.contains(&format!("name: {name}")) && example.contains(": shop\n"));
+        let own = format!("{}-{name}", s.namespace);
+        let manifest = example.replace(&format!("name: {name}"), &format!("name: {own}"));
+        s.apply_text(&manifest.replace(": shop\n", &format!(": {}\n", s.namespace))).await?;
+        let response = s.known(crate::RESPONSE_NAMESPACE, &own).await?;
+        response.becomes("Contained", "True", AGENT).await?;
+        response.becomes("Ready", "True", AGENT).await?;
+        response.delete().await?;
+        response.gone(AGENT).await?;
+        s.is_what_it_was(&before).await?;
+    }
+    Ok(())
+}

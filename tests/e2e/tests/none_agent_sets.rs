@@ -28,3 +28,8 @@ fn a_pod_is_handed_over_to_its_namespace_and_back_without_a_gap() {
         .await
     });
 }
+
+#[test]
+fn the_examples_are_carried_out_and_undone() {
+    scenario("set-examples", |s| async move { sets::carries_the_examples_out(&s).await });
+}
