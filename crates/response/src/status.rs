@@ -11,6 +11,7 @@ use crate::action::Contained;
 use crate::conditions::{Conditions, Is};
 use crate::pass::{Failure, Phase, Results, phase};
 use crate::preserve::{self, PRESERVE};
+use crate::receipt;
 
 /// The target in one string, for `kubectl get`.
 pub(crate) fn describe_target(response: &IncidentResponse) -> String {
@@ -98,6 +99,24 @@ pub(crate) fn accepted(
     conditions(status, response, now).set("Accepted", Is::True, reason, message);
 }
 
+/// Whether the action of this name isolates.
+fn is_isolation(response: &IncidentResponse, name: &str) -> bool {
+    let mut asked = response.spec.actions.iter().filter(|asked| asked.isolate.is_some());
+    asked.any(|asked| asked.effective_name() == name)
+}
+
+/// Says in the message of an isolation which Services still send clients to what it isolates: they get no answer, and whoever is called for that
+/// reads the message first.
+pub(crate) fn name_services(status: &mut IncidentResponseStatus, response: &IncidentResponse) {
+    let Some(routed) = status.residual.iter().find(|residual| residual.code == receipt::STILL_ROUTED) else { return };
+    for action in status.actions.iter_mut().filter(|action| is_isolation(response, &action.name)) {
+        if let (Outcome::Done | Outcome::Partial, Some(message)) = (action.outcome, &mut action.message) {
+            message.push_str("; ");
+            message.push_str(&routed.message);
+        }
+    }
+}
+
 /// Ready, Reconciling, Stalled and Contained of a response that holds, from what became of its actions.
 pub(crate) fn holding(
     status: &mut IncidentResponseStatus,
@@ -117,10 +136,7 @@ pub(crate) fn holding(
     };
     let outcome = worst.map_or(Outcome::Pending, |action| action.outcome);
     let (reason, message) = worst.map_or_else(|| ("Pending".to_owned(), String::new()), told);
-    let isolate = |action: &&ActionStatus| {
-        let mut asked = response.spec.actions.iter().filter(|asked| asked.isolate.is_some());
-        asked.any(|asked| asked.effective_name() == action.name)
-    };
+    let isolate = |action: &&ActionStatus| is_isolation(response, &action.name);
     // One that was skipped is no matter where another one of the response holds the same targets.
     let isolations = status.actions.iter().filter(isolate);
     let isolations = isolations.filter(|one| contained != Some(Contained::Held) || one.outcome != Outcome::Skipped);

@@ -96,3 +96,18 @@ fn the_token_of_a_pod_that_is_gone_works_no_more_and_its_secrets_stay_known() {
     says_nothing_of(&gone, "TokenUsable");
     says_of(&gone, "SecretsMounted", "Medium", &["key"]);
 }
+
+#[test]
+fn services_that_still_send_clients_are_named_in_the_message() {
+    let mut scene = a_pod_that_answers().act().later(seconds(1));
+    scene.reach = Some(Answer::TimedOut);
+    scene.around.services = Ok(vec![object(json!({
+        "metadata": { "namespace": "shop", "name": "front" }, "spec": { "selector": { "app": "web" } },
+    }))]);
+    let scene = reported(reported(scene));
+    for type_ in ["Ready", "Contained"] {
+        let status = scene.look().status;
+        let message = &fixtures::condition(&status, type_).unwrap().message;
+        assert!(message.contains("Service front of namespace shop sends clients to pod shop/web"), "{message}");
+    }
+}

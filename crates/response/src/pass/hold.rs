@@ -133,6 +133,7 @@ impl Look<'_> {
         for target in pass.status.targets.iter_mut().filter(|_| status::isolates(self.response)) {
             target.pods = (target.kind == "Namespace").then_some(held.pods);
         }
+        status::name_services(&mut pass.status, self.response);
         status::holding(&mut pass.status, self.response, self.world.now, held.contained);
         self.watch_evidence(&mut pass.status)?;
         pass.watch = held.watch;

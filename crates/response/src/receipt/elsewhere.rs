@@ -172,7 +172,7 @@ pub(super) fn still_routed(of: &Subject<'_>, services: &[Service]) -> Option<Res
     let label = kubectl(of.namespace, &["label", "pod"], &arguments);
     let (which, send) = if names.len() == 1 { ("Service", "sends") } else { ("Services", "send") };
     Some(residual(
-        "StillRouted",
+        super::STILL_ROUTED,
         MEDIUM,
         format!(
             "{which} {} of namespace {} {send} clients to pod {} as long as it is ready, and they get no answer",

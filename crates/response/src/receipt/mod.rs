@@ -36,12 +36,14 @@ const CODES: &[&str] = &[
     "SharedVolumes",
     "SameImageElsewhere",
     "SameServiceAccountElsewhere",
-    "StillRouted",
+    STILL_ROUTED,
     INCOMPLETE,
 ];
+/// Services that send clients to an isolated pod.
+pub(crate) const STILL_ROUTED: &str = "StillRouted";
 const INCOMPLETE: &str = "ReceiptIncomplete";
 /// What is no longer true when the pod is gone: its token was bound to it.
-const ENDS_WITH_THE_POD: &[&str] = &["TokenUsable", "StillRouted"];
+const ENDS_WITH_THE_POD: &[&str] = &["TokenUsable", STILL_ROUTED];
 
 /// A status has to fit into the API server's store: 96 of these are 160 KiB at most.
 const LIMIT: usize = 96;
