@@ -149,10 +149,12 @@ async fn carried_out(s: &Scenario, node: &PaperNode) -> Result<()> {
         let audit = Audit::begin(&s.env)?;
         let real = create(s, &case, false).await?;
         real.becomes_because("Ready", case.ends, SOON).await.with_context(|| case.name.to_owned())?;
-        let at_once = plan.iter().filter(|effect| effect.when.is_none());
+        // What preserves the target follows as soon as an action has come to something.
+        let at_once = plan.iter().filter(|effect| effect.when.is_none() || effect.action == "preserve");
         same(&case, at_once, &audit, (&dry, &real)).await?;
         // A minute for each would be long; this one has everything that follows a cut.
-        if case.name == "all" && plan.iter().any(|effect| effect.when.is_some()) {
+        let follows = |effect: &PlannedEffect| effect.when.is_some() && effect.action != "preserve";
+        if case.name == "all" && plan.iter().any(follows) {
             until("what follows the cut is there", FOLLOWS, async || {
                 Ok((traces(&s.env, &real.uid).await?.len() >= 3).then_some(()))
             })

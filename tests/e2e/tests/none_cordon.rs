@@ -145,8 +145,9 @@ fn the_operators_last_place_is_named_by_a_dry_run() {
         response.becomes_because("Ready", "Planned", SOON).await?;
         let status = response.get().await?.status.unwrap_or_default();
         ensure!(status.residual.first().is_some_and(|open| open.code == "NoPlaceForOperator"), "{:?}", status.residual);
-        let [step] = status.plan.as_slice() else { anyhow::bail!("one step: {:?}", status.plan) };
+        let [step, preserve] = status.plan.as_slice() else { anyhow::bail!("two steps: {:?}", status.plan) };
         ensure!(step.object == format!("Node {real}") && step.change.contains("unschedulable"), "{step:?}");
+        ensure!(preserve.object == step.object && preserve.change.contains("scale-down-disabled"), "{preserve:?}");
         Ok(())
     });
 }
