@@ -195,18 +195,6 @@ fn verbs_and_targets_that_this_version_does_not_carry_out() {
                 "VerbNotSupported",
                 "run",
             ),
-            (
-                "pods",
-                json!({ "target": { "pods": { "namespace": namespace, "selector": { "matchLabels": { "app": "web" } } } }, "actions": [{ "isolate": {} }] }),
-                "TargetNotSupported",
-                "single pods",
-            ),
-            (
-                "namespace",
-                json!({ "target": { "namespace": { "name": namespace } }, "actions": [{ "isolate": {} }] }),
-                "VerbNotSupported",
-                "on a namespace only label",
-            ),
         ];
         for (name, spec, reason, words) in specs {
             let response = s.respond(name, Spec(spec)).await?;
