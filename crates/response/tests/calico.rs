@@ -6,9 +6,10 @@ mod fixtures;
 
 use fixtures::scene::{Scene, a_pod_that_answers, a_pod_that_cilium_serves, result};
 use fixtures::{OTHER_UID, RESPONSE_UID, allow_all, object, policy, says, seconds, stored};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 use tourniquet_api::{Answer, names};
-use tourniquet_response::{CalicoTier, ClusterwidePolicy, Effect, Engines, Pass};
+use tourniquet_response::{CalicoTier, ClusterwidePolicy, Effect, Engines, Kind, Pass, Traces, leftovers};
 
 fn on_calico(mut scene: Scene) -> Scene {
     scene.engines = Engines { calico: true, ..Engines::default() };
@@ -274,4 +275,23 @@ fn a_tier_that_calico_keeps_is_named() {
 fn a_cluster_that_never_had_calico_is_not_asked_about_it() {
     let world = a_pod_that_answers().act().deleted().looked_at();
     assert!(world.observed.keys().all(|read| !format!("{read:?}").starts_with("Calico")));
+}
+
+#[test]
+fn what_a_vanished_response_left_goes_in_the_same_order() {
+    let cluster_wide = |name: String| ObjectMeta { namespace: None, ..fixtures::traces::policy(&name, RESPONSE_UID) };
+    let left = Traces {
+        policies: vec![
+            (Kind::NetworkPolicy, fixtures::traces::policy(&names::policy(RESPONSE_UID), RESPONSE_UID)),
+            (Kind::Tier, cluster_wide(names::policy(RESPONSE_UID))),
+            (Kind::GlobalNetworkPolicy, cluster_wide(names::calico_policy(RESPONSE_UID))),
+            (Kind::GlobalNetworkPolicy, cluster_wide(names::policy(RESPONSE_UID))),
+        ],
+        ..Traces::default()
+    };
+    let found = leftovers(&left, &[], &[], None);
+    let undone: Vec<&str> = found.undo.iter().map(|remnant| remnant.effect.object().kind.as_str()).collect();
+    assert_eq!(undone, ["GlobalNetworkPolicy", "Tier", "NetworkPolicy"]);
+    let [left] = found.left.as_slice() else { panic!("{:?}", found.left) };
+    assert!(left.contains("is not named as ours are"), "{left}");
 }
