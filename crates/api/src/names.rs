@@ -24,6 +24,10 @@ pub const CONTAINED_VALUE: &str = "true";
 /// Annotation on objects that a response created: `namespace/name` of that response, for people.
 pub const RESPONSE_ANNOTATION: &str = "tourniquet.dev/incident-response";
 
+/// Annotation on a response's network policy: the engine whose deny tier was put beside it. It says that a release has to look there, also
+/// where nobody answers for the kind at the moment.
+pub const TIER_ANNOTATION: &str = "tourniquet.dev/tier";
+
 /// Prefix of the label keys that policies select pods by; see [`isolation_label`].
 pub const ISOLATION_LABEL_PREFIX: &str = "isolate.tourniquet.dev/";
 
@@ -59,8 +63,15 @@ pub fn response_of_field_manager(manager: &str) -> Option<&str> {
     manager.strip_prefix(OPERATOR_MANAGER)?.strip_prefix('-')
 }
 
-/// The name of the policy objects of the response with this UID.
+/// The name of the policy objects of the response with this UID, and of its tier where Calico's are.
 #[must_use]
 pub fn policy(response_uid: &str) -> String {
     format!("{OPERATOR_MANAGER}-{response_uid}")
+}
+
+/// The name of Calico's policy of the response with this UID. Until version 3.31 Calico refuses one that does not begin with its tier's
+/// (`ValidateTieredPolicyName`); later versions take it as it is.
+#[must_use]
+pub fn calico_policy(response_uid: &str) -> String {
+    format!("{}.isolate", policy(response_uid))
 }

@@ -2,6 +2,7 @@
 //!
 //! No decisions are made here. What to look at and what to do is decided by `tourniquet-response`.
 
+mod calico;
 mod client;
 mod error;
 mod leftovers;
@@ -15,6 +16,7 @@ mod shared;
 mod surroundings;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub use client::client;
@@ -40,6 +42,8 @@ pub struct Cluster {
     bindings: Arc<Shared<surroundings::Bindings>>,
     pods: Arc<Shared<surroundings::Pods>>,
     engines: Arc<Shared<Engines>>,
+    /// Whether Calico's kinds were served when that could be found out last.
+    calico: Arc<AtomicBool>,
 }
 
 impl Cluster {
@@ -53,6 +57,7 @@ impl Cluster {
             bindings: Arc::default(),
             pods: Arc::default(),
             engines: Arc::default(),
+            calico: Arc::default(),
         }
     }
 }

@@ -93,6 +93,7 @@ impl Cluster {
                     .map_err(|cause| Error::request("read", format_args!("{} {name}", resource.kind), cause))?;
                 Observation::ClusterwidePolicy(policy.map(clusterwide_policy))
             }
+            Read::Calico { tier } => Observation::Calico(self.calico(tier).await?),
             Read::Containment { namespace, name } => {
                 let api: Api<Containment> = Api::namespaced(self.client.clone(), namespace);
                 let containment = existing(within(api.get(name)).await)
@@ -277,7 +278,7 @@ pub(crate) fn cilium_endpoint(object: &DynamicObject) -> CiliumEndpoint {
     }
 }
 
-fn clusterwide_policy(object: DynamicObject) -> ClusterwidePolicy {
+pub(crate) fn clusterwide_policy(object: DynamicObject) -> ClusterwidePolicy {
     let conditions = object.data.pointer("/status/conditions").and_then(Value::as_array);
     let valid = conditions.into_iter().flatten().any(|condition| {
         condition.get("type").and_then(Value::as_str) == Some("Valid")

@@ -2,8 +2,8 @@
 
 use http::StatusCode;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions};
-use serde_json::json;
-use tourniquet_response::{Effect, ObjectRef, merge};
+use serde_json::{Value, json};
+use tourniquet_response::{Effect, Kind, ObjectRef, merge};
 
 use crate::error::{Cause, Error};
 use crate::{Cluster, api_resource, within};
@@ -33,7 +33,13 @@ impl Cluster {
             }
             Effect::Put { manager, manifest, replaces: None, .. } => {
                 // Forced: the object is ours, and one that appeared since it was looked for is brought into shape.
-                within(api.patch(&object.name, &apply(manager).force(), &Patch::Apply(manifest))).await.map(drop)
+                match within(api.patch(&object.name, &apply(manager).force(), &Patch::Apply(manifest))).await {
+                    // Calico's API server up to 3.32.0 creates no policy by an apply (projectcalico/calico#12841).
+                    Err(Cause::Status { code: 404, .. }) if object.kind == Kind::GlobalNetworkPolicy => {
+                        self.create(&api, manager, manifest).await
+                    }
+                    done => done.map(drop),
+                }
             }
             Effect::Put { manager, manifest, replaces: Some(_), .. } => {
                 match serde_json::from_value(manifest.clone()) {
@@ -61,6 +67,12 @@ impl Cluster {
             Err(cause) => Err(Error::request(doing(effect), object, cause)),
             Ok(()) => Ok(()),
         }
+    }
+
+    async fn create(&self, api: &Api<DynamicObject>, manager: &str, manifest: &Value) -> Result<(), Cause> {
+        let whole = serde_json::from_value(manifest.clone()).map_err(|error| Cause::Transport(error.to_string()))?;
+        let parameters = PostParams { field_manager: Some(manager.to_owned()), ..PostParams::default() };
+        within(api.create(&parameters, &whole)).await.map(drop)
     }
 
     fn api(&self, object: &ObjectRef) -> Api<DynamicObject> {

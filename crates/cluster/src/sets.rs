@@ -111,14 +111,21 @@ impl Cluster {
     /// Which engines' kinds are served.
     pub(crate) async fn engines(&self) -> Result<Engines, Error> {
         let engines = self.engines.get_of_late(SERVED, async || {
-            let served = within(self.client.list_api_group_resources("cilium.io/v2")).await;
-            let served = existing(served)
-                .map_err(|cause: Cause| Error::request("look up which kinds are served of", "cilium.io/v2", cause))?;
-            let resources = served.into_iter().flat_map(|list| list.resources);
-            let mut plurals = resources.map(|resource| resource.name);
-            Ok::<_, Error>(Engines { cilium: plurals.any(|name| name == "ciliumclusterwidenetworkpolicies") })
+            let (cilium, calico) = futures::join!(self.plurals("cilium.io/v2"), self.serves_calico());
+            Ok::<_, Error>(Engines {
+                cilium: cilium?.iter().any(|name| name == "ciliumclusterwidenetworkpolicies"),
+                calico,
+            })
         });
         engines.await.map(|engines| *engines)
+    }
+
+    /// What is served of a group.
+    pub(crate) async fn plurals(&self, group: &str) -> Result<Vec<String>, Error> {
+        let served = existing(within(self.client.list_api_group_resources(group)).await)
+            .map_err(|cause: Cause| Error::request("look up which kinds are served of", group, cause))?;
+        let resources = served.into_iter().flat_map(|list| list.resources);
+        Ok(resources.map(|resource| resource.name).collect())
     }
 }
 

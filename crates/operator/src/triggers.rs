@@ -57,9 +57,9 @@ impl Known {
 
 /// The kinds that are watched, and the label that is asked for.
 ///
-/// Of network policies all are: where policies only add up, somebody else's can open what we closed. Of pods, their endpoints, nodes and namespaces as
+/// Of network policies all are: where policies only add up, somebody else's can open what we closed. So can a tier of Calico's. Of pods, their endpoints, nodes and namespaces as
 /// well: nothing marks those that are acted on before something of ours is on them, and what marks them can be taken off.
-fn kinds() -> [(ApiResource, Option<&'static str>); 7] {
+fn kinds() -> [(ApiResource, Option<&'static str>); 9] {
     let kind = |group: &str, version: &str, kind: &str, plural: &str| {
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
     };
@@ -74,6 +74,8 @@ fn kinds() -> [(ApiResource, Option<&'static str>); 7] {
             kind("cilium.io", "v2", "CiliumClusterwideNetworkPolicy", "ciliumclusterwidenetworkpolicies"),
             Some(names::RESPONSE_LABEL),
         ),
+        (kind("projectcalico.org", "v3", "Tier", "tiers"), None),
+        (kind("projectcalico.org", "v3", "GlobalNetworkPolicy", "globalnetworkpolicies"), Some(names::RESPONSE_LABEL)),
     ]
 }
 

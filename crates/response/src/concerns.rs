@@ -46,6 +46,8 @@ enum Key<'a> {
     Policies(&'a str),
     /// The pods of a namespace, whichever there are.
     Pods(&'a str),
+    /// Calico's tiers: one that comes before ours can allow what ours denies.
+    Tiers,
 }
 
 impl Key<'_> {
@@ -117,6 +119,9 @@ impl Concerns {
             // reason to look at all of them. Somebody else's can open what we closed.
             "NetworkPolicy" if self.is_of_its_response(object) => Vec::new(),
             "NetworkPolicy" => vec![Key::Policies(namespace)],
+            // Those of responses only deny.
+            "Tier" if self.is_tier_of_a_response(object) => Vec::new(),
+            "Tier" => vec![Key::Tiers],
             "Containment" => {
                 // Of a namespace's pods the UIDs are nowhere.
                 let labels = object.labels.iter();
@@ -141,6 +146,14 @@ impl Concerns {
         self.by_key.range((key, first)..).take_while(move |(of, _)| *of == key).map(|(_, uid)| &**uid)
     }
 
+    fn is_tier_of_a_response(&self, tier: &ObjectMeta) -> bool {
+        let labels = tier.labels.as_ref();
+        let uid = labels.and_then(|labels| labels.get(names::RESPONSE_LABEL));
+        uid.is_some_and(|uid| {
+            tier.name.as_ref() == Some(&names::policy(uid)) && self.responses.contains_key(uid.as_str())
+        })
+    }
+
     /// Whether a network policy is the one that a response has in this namespace, and so one that this response keeps in shape.
     fn is_of_its_response(&self, policy: &ObjectMeta) -> bool {
         let labels = policy.labels.as_ref();
@@ -154,6 +167,9 @@ impl Concerns {
 fn keys(response: &IncidentResponse) -> BTreeSet<u64> {
     let isolates = status::isolates(response);
     let mut keys = BTreeSet::new();
+    if isolates && response.status.as_ref().is_some_and(|status| !status.targets.is_empty()) {
+        keys.insert(Key::Tiers.hashed());
+    }
     for target in response.status.iter().flat_map(|status| &status.targets) {
         let namespace = target.namespace.as_deref();
         keys.insert(Key::Object(&target.kind, namespace, &target.name).hashed());

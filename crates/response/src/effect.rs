@@ -17,6 +17,10 @@ pub enum Kind {
     NetworkPolicy,
     /// Cilium's cluster-wide policy, which has a deny tier.
     CiliumClusterwideNetworkPolicy,
+    /// A tier of Calico's: whose policies come before others'.
+    Tier,
+    /// Calico's cluster-wide policy, which is in a tier.
+    GlobalNetworkPolicy,
     /// What the agent on a node is asked for.
     Containment,
 }
@@ -29,6 +33,7 @@ impl Kind {
             Self::Pod | Self::Namespace | Self::Node => "v1",
             Self::NetworkPolicy => "networking.k8s.io/v1",
             Self::CiliumClusterwideNetworkPolicy => "cilium.io/v2",
+            Self::Tier | Self::GlobalNetworkPolicy => "projectcalico.org/v3",
             Self::Containment => "internal.tourniquet.dev/v1alpha1",
         }
     }
@@ -42,6 +47,8 @@ impl Kind {
             Self::Node => "Node",
             Self::NetworkPolicy => "NetworkPolicy",
             Self::CiliumClusterwideNetworkPolicy => "CiliumClusterwideNetworkPolicy",
+            Self::Tier => "Tier",
+            Self::GlobalNetworkPolicy => "GlobalNetworkPolicy",
             Self::Containment => "Containment",
         }
     }
@@ -55,6 +62,8 @@ impl Kind {
             Self::Node => "nodes",
             Self::NetworkPolicy => "networkpolicies",
             Self::CiliumClusterwideNetworkPolicy => "ciliumclusterwidenetworkpolicies",
+            Self::Tier => "tiers",
+            Self::GlobalNetworkPolicy => "globalnetworkpolicies",
             Self::Containment => "containments",
         }
     }

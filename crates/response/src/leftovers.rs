@@ -85,12 +85,16 @@ pub fn leftovers(traces: &Traces, before: &[Standing], after: &[Standing], agent
     };
     search.keep(traces);
     // The order of undo: policies, labels, holders, and the cut last. A cut goes only when nothing else of its response is there.
-    for clusterwide in [true, false] {
-        for (kind, metadata) in &traces.policies {
-            if (*kind == Kind::CiliumClusterwideNetworkPolicy) == clusterwide {
-                search.policy(*kind, metadata);
-            }
-        }
+    // Calico lets no tier go before its policies.
+    let turn = |kind: Kind| match kind {
+        Kind::GlobalNetworkPolicy => 0,
+        Kind::Tier | Kind::CiliumClusterwideNetworkPolicy => 1,
+        _ => 2,
+    };
+    let mut policies: Vec<_> = traces.policies.iter().collect();
+    policies.sort_by_key(|(kind, _)| turn(*kind));
+    for (kind, metadata) in policies {
+        search.policy(*kind, metadata);
     }
     for (kind, metadata) in &traces.marked {
         search.marked(*kind, metadata);
@@ -199,7 +203,8 @@ impl Search {
         let name = annotations.and_then(|annotations| annotations.get(names::RESPONSE_ANNOTATION));
         let Some(whose) = self.whose(uid, name.map(String::as_str)) else { return };
         let object = reference(kind, metadata);
-        if object.name != names::policy(uid) {
+        let ours = if kind == Kind::GlobalNetworkPolicy { names::calico_policy(uid) } else { names::policy(uid) };
+        if object.name != ours {
             self.found.left.push(format!(
                 "{object} carries the label {} and is not named as ours are: whoever made it has to remove it",
                 names::RESPONSE_LABEL

@@ -45,6 +45,6 @@ pub use status::{report_failures, unobservable};
 pub use told::Told;
 pub use unreadable::{Leftover, mark_unreadable, undo_unreadable};
 pub use world::{
-    AdmissionBackend, CiliumEndpoint, ClusterwidePolicy, Engines, Observation, PeerResponse, Reach, Read,
-    ServiceSelector, Unread, World,
+    AdmissionBackend, Calico, CalicoTier, CiliumEndpoint, ClusterwidePolicy, Engines, Observation, PeerResponse, Reach,
+    Read, ServiceSelector, Unread, World,
 };

@@ -38,6 +38,8 @@ pub enum Read {
     CiliumEndpoint { namespace: String, name: String },
     /// A cluster-wide policy of Cilium.
     ClusterwidePolicy { name: String },
+    /// Calico's tier and policy of a response, by the tier's name, and the other tiers.
+    Calico { tier: String },
     /// What the agent on a pod's node is asked for, and what it says.
     Containment { namespace: String, name: String },
     /// A node.
@@ -87,6 +89,7 @@ pub enum Observation {
     NetworkPolicies(Vec<NetworkPolicy>),
     CiliumEndpoint(Option<CiliumEndpoint>),
     ClusterwidePolicy(Option<ClusterwidePolicy>),
+    Calico(Calico),
     Containment(Option<Box<Containment>>),
     Node(Option<Box<Node>>),
     Nodes(Vec<Node>),
@@ -115,7 +118,7 @@ pub struct CiliumEndpoint {
     pub state: String,
 }
 
-/// What matters of a `CiliumClusterwideNetworkPolicy`.
+/// What matters of a `CiliumClusterwideNetworkPolicy`, or of Calico's tier or policy.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClusterwidePolicy {
     /// Its UID.
@@ -128,7 +131,7 @@ pub struct ClusterwidePolicy {
     pub annotations: BTreeMap<String, String>,
     /// Its spec.
     pub spec: Value,
-    /// Whether Cilium took it (`Valid=True`).
+    /// Whether Cilium took it (`Valid=True`). Calico says nothing of the kind.
     pub valid: bool,
     /// Whether it is being deleted.
     pub terminating: bool,
@@ -136,11 +139,35 @@ pub struct ClusterwidePolicy {
     pub finalizers: Vec<String>,
 }
 
+/// What is there of Calico's kinds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Calico {
+    /// The response's tier.
+    pub tier: Option<ClusterwidePolicy>,
+    /// The response's policy in it.
+    pub policy: Option<ClusterwidePolicy>,
+    /// All other tiers.
+    pub others: Vec<CalicoTier>,
+}
+
+/// What matters of somebody else's tier.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CalicoTier {
+    /// Its name.
+    pub name: String,
+    /// The lower, the earlier it is asked; none is last.
+    pub order: Option<f64>,
+    /// The UID of the response that it says it belongs to.
+    pub response_uid: Option<String>,
+}
+
 /// Which kinds of policy are served. That proves nothing about a running engine: CRDs survive an uninstall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Engines {
     /// `cilium.io/v2` has cluster-wide policies.
     pub cilium: bool,
+    /// `projectcalico.org/v3` has tiers and cluster-wide policies.
+    pub calico: bool,
 }
 
 /// A Service that the API server cannot do without.
@@ -246,6 +273,7 @@ impl World {
     accessor!(network_policies(namespace: &str) -> NetworkPolicies as &[NetworkPolicy]: value => value);
     accessor!(cilium_endpoint(namespace: &str, name: &str) -> CiliumEndpoint as Option<&CiliumEndpoint>: value => value.as_ref());
     accessor!(clusterwide_policy(name: &str) -> ClusterwidePolicy as Option<&ClusterwidePolicy>: value => value.as_ref());
+    accessor!(calico(tier: &str) -> Calico as &Calico: value => value);
     accessor!(containment(namespace: &str, name: &str) -> Containment as Option<&Containment>: value => value.as_deref());
     accessor!(node(name: &str) -> Node as Option<&Node>: value => value.as_deref());
     accessor!(namespace(name: &str) -> Namespace as Option<&Namespace>: value => value.as_deref());

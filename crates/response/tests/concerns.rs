@@ -116,6 +116,21 @@ fn our_own_policy_concerns_its_response_alone() {
 }
 
 #[test]
+fn a_tier_of_calico_concerns_whoever_isolates_and_that_of_a_response_that_response() {
+    let isolates = isolates_pod("a", RESPONSE_UID, POD);
+    let labels = response("b", OTHER_UID, label(), json!(isolates.status.as_ref().unwrap().targets));
+    let concerns = knowing(&[&isolates, &labels]);
+    assert_eq!(concerned(&concerns, "Tier", &clusterwide("platform")), ["a"]);
+    let ours = ObjectMeta { namespace: None, ..policy(NAMESPACE, &names::policy(RESPONSE_UID), RESPONSE_UID) };
+    let both = knowing(&[&isolates_pod("a", RESPONSE_UID, POD), &isolates_pod("b", OTHER_UID, "api")]);
+    assert_eq!(concerned(&both, "Tier", &ours), ["a"]);
+    let claimed = ObjectMeta { namespace: None, ..policy(NAMESPACE, &names::policy("nobodys"), "nobodys") };
+    assert_eq!(concerned(&both, "Tier", &claimed), ["a", "b"], "of a response that there is not");
+    let in_it = ObjectMeta { name: Some(names::calico_policy(RESPONSE_UID)), ..ours };
+    assert_eq!(concerned(&both, "GlobalNetworkPolicy", &in_it), ["a"]);
+}
+
+#[test]
 fn nobody_escapes_the_watch_by_a_label_of_ours() {
     let concerns = knowing(&[&isolates_pod("a", RESPONSE_UID, POD), &isolates_pod("b", OTHER_UID, "api")]);
     // An allow-all that says it is ours.

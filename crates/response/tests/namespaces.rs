@@ -47,7 +47,7 @@ fn with_agents(scene: Scene) -> Scene {
 }
 
 fn on_cilium(mut scene: Scene) -> Scene {
-    scene.engines = Engines { cilium: true };
+    scene.engines = Engines { cilium: true, ..Engines::default() };
     let endpoint = |pod: &Pod| CiliumEndpoint {
         pod_uid: pod.metadata.uid.clone(),
         identity_labels: ["k8s:app=web".to_owned(), "k8s:io.kubernetes.pod.namespace=shop".to_owned()].into(),

@@ -105,6 +105,12 @@ impl Scenario {
         self.feed(&["--namespace", namespace, "apply", "--filename", "-"], &manifest.to_string()).await
     }
 
+    /// Expects that the API server would create an object of this manifest, of which it knows every field.
+    pub async fn taken_strictly(&self, manifest: &serde_json::Value) -> Result<()> {
+        let strictly = ["create", "--dry-run=server", "--validate=strict", "--filename", "-"];
+        self.feed(&strictly, &manifest.to_string()).await
+    }
+
     /// Applies manifests that name their own namespaces.
     pub async fn apply_text(&self, manifests: &str) -> Result<()> {
         self.feed(&["apply", "--filename", "-"], manifests).await
@@ -122,7 +128,12 @@ impl Scenario {
             .spawn()?;
         child.stdin.take().context("no stdin")?.write_all(input.as_bytes()).await?;
         let output = child.wait_with_output().await?;
-        anyhow::ensure!(output.status.success(), "kubectl apply: {}", String::from_utf8_lossy(&output.stderr));
+        anyhow::ensure!(
+            output.status.success(),
+            "kubectl {}: {}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
         Ok(())
     }
 

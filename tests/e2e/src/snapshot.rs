@@ -155,6 +155,8 @@ pub async fn traces(env: &Environment, response_uid: &str) -> Result<Vec<String>
     for (resource, selector) in [
         ("networkpolicies.networking.k8s.io", ours.as_str()),
         ("ciliumclusterwidenetworkpolicies.cilium.io", ours.as_str()),
+        ("globalnetworkpolicies.projectcalico.org", ours.as_str()),
+        ("tiers.projectcalico.org", ours.as_str()),
         ("pods", label.as_str()),
     ] {
         let output = env

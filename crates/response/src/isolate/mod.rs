@@ -1,12 +1,13 @@
 //! Isolate: cut pods off from the network: one, several, or all of a namespace and those to come.
 //!
-//! Cilium's deny tier where Cilium serves the pod, a network policy everywhere. What is claimed follows observation: the
+//! Cilium's deny tier where Cilium serves the pod, else Calico's where its kinds are served, and a network policy everywhere. What is claimed follows observation: the
 //! engine's own report for this pod, and the operator's own connection attempts before and after.
 //!
 //! Several pods have one pair of policies, which select them by their label. A namespace has one that selects all of it; the cut
 //! is asked for each of its pods, those that start later included.
 
 mod beyond;
+mod calico;
 pub(crate) mod containment;
 mod namespace;
 mod peers;
@@ -65,6 +66,9 @@ impl Act for Isolate {
             rule("", &["pods"], &["get", "list", "watch", "patch"]),
             rule("networking.k8s.io", &["networkpolicies"], &own),
             rule("cilium.io", &["ciliumclusterwidenetworkpolicies"], &own),
+            rule("projectcalico.org", &["tiers", "globalnetworkpolicies"], &own),
+            // Who may do what in which tier Calico checks by a resource that there is not (apiserver, authorizer.go).
+            rule("projectcalico.org", &["tier.globalnetworkpolicies"], &own),
             rule("cilium.io", &["ciliumendpoints"], &["get", "list", "watch"]),
         ]
     }
@@ -87,10 +91,8 @@ impl Act for Isolate {
                 return reads;
             }
         }
-        if whole && !undoing {
-            reads.push(Read::Engines);
-        }
         reads.extend([
+            Read::Engines,
             Read::NetworkPolicy { namespace: namespace.clone(), name: names::policy(cx.response_uid) },
             Read::NetworkPolicies { namespace: namespace.clone() },
             if whole { Read::NamespaceEndpoints { namespace } } else { endpoint_read(cx) },

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use tourniquet_api::{Assurance, Containment, Outcome, PinnedTarget, Residual, names};
 
+use super::calico;
 use super::containment::of_pod_that_is_gone;
 use super::policies;
 use super::seen::{finished, has_network};
@@ -94,15 +95,19 @@ fn has_deny_tier(cx: &Context<'_>, pods: &BTreeMap<String, Pod>) -> Result<bool,
 pub(super) fn plan(cx: &Context<'_>) -> Result<Plan, Unread> {
     let mut plan = Plan::default();
     let Some(pods) = pods(cx)? else {
-        // The deny tier's policy selects by the namespace's name, and would hold another one of that name (law 3).
+        // The deny tiers' policies select by the namespace's name, and would hold another one of that name (law 3).
         plan.tidying = policies::withdraw(cx)?.0;
         return Ok(plan);
     };
     let name = names::policy(cx.response_uid);
+    let mut beside = None;
     if has_deny_tier(cx, pods)? {
         plan.effects.extend(policies::put_clusterwide(cx, cx.world.clusterwide_policy(&name)?));
+    } else if cx.world.engines()?.calico {
+        plan.effects.extend(calico::put_in_place(cx)?);
+        beside = Some(calico::NOTED);
     }
-    plan.effects.extend(policies::put_network_policy(cx, cx.world.network_policy(&cx.target.name, &name)?));
+    plan.effects.extend(policies::put_network_policy(cx, cx.world.network_policy(&cx.target.name, &name)?, beside));
     let known: BTreeSet<&str> = pods.values().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
     for containment in all(cx)?.filter(|found| !known.contains(found.spec.pod.uid.as_str())) {
         plan.tidying.extend(of_pod_that_is_gone(cx, containment));
@@ -116,7 +121,12 @@ pub(super) fn meets(cx: &Context<'_>) -> Result<Vec<(ObjectRef, String)>, Unread
     if allowing.is_empty() {
         return Ok(Vec::new());
     }
-    Ok(vec![policies::meets(cx, &allowing, has_deny_tier(cx, pods)?)])
+    let is_cilium = has_deny_tier(cx, pods)?;
+    Ok(vec![if !is_cilium && cx.world.engines()?.calico {
+        calico::meets(cx, &allowing)
+    } else {
+        policies::meets(cx, &allowing, is_cilium)
+    }])
 }
 
 pub(super) fn assess(cx: &Context<'_>) -> Result<Assessment, Unread> {
@@ -150,8 +160,15 @@ pub(super) fn assess(cx: &Context<'_>) -> Result<Assessment, Unread> {
     let allowing = policies::allowing_any(cx.world.network_policies(name)?);
     let policies = allowing.join(", ");
     let by_agent = if cx.agents.is_some() { "; each is cut off as soon as it is seen" } else { "" };
-    assessment.reason = if allowing.is_empty() { "NetworkPolicy" } else { "AllowedByPolicy" };
-    assessment.message = if allowing.is_empty() {
+    let tier = if has_deny_tier(cx, pods)? { None } else { calico::seen(cx, None)? };
+    assessment.reason = match &tier {
+        Some(_) => "NotObserved",
+        None if allowing.is_empty() => "NetworkPolicy",
+        None => "AllowedByPolicy",
+    };
+    assessment.message = if let Some(tier) = &tier {
+        format!("{}{by_agent}", tier.of_namespace(name, &policies))
+    } else if allowing.is_empty() {
         format!(
             "a NetworkPolicy denies all traffic of namespace {name}; no engine reports on it, so whether pods that start later are denied \
              theirs from the first packet is not known{by_agent}"
@@ -172,11 +189,13 @@ pub(super) fn assess(cx: &Context<'_>) -> Result<Assessment, Unread> {
             format!("delete them or their rules: kubectl --namespace {name} get networkpolicy")
         }),
     });
+    assessment.residual.extend(tier.as_ref().and_then(|tier| tier.residual(&format!("namespace {name}"))));
     // What runs there says itself how far it is held.
-    let said_by_pods = running > 0 && (allowing.is_empty() || cx.agents.is_some());
+    let said_by_pods = running > 0 && (allowing.is_empty() || tier.is_some() || cx.agents.is_some());
     assessment.outcome = if said_by_pods { Outcome::Done } else { Outcome::Partial };
     if running == 0 {
-        assessment.contained = Some(if allowing.is_empty() { Contained::Unseen } else { Contained::Open });
+        assessment.contained =
+            Some(if allowing.is_empty() || tier.is_some() { Contained::Unseen } else { Contained::Open });
         assessment.message += "; no pod runs there now";
     }
     Ok(assessment)

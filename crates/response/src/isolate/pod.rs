@@ -9,7 +9,7 @@ use tourniquet_api::{Direction, Outcome, Probe, names};
 use super::policies::{self, Scope, scope};
 use super::seen::{containment, endpoint, finished, has_network, place, pod};
 use super::verdict::{CUT, Engine, Seen, cut_residual, judge, residual, with_agent};
-use super::{beyond, containment, peers, probes};
+use super::{beyond, calico, containment, peers, probes};
 use crate::action::{Assessment, Contained, Context, Plan, Refusal, Undo};
 use crate::effect::ObjectRef;
 use crate::world::Unread;
@@ -27,10 +27,14 @@ pub(super) fn plan(cx: &Context<'_>) -> Result<Plan, Unread> {
     if scope(cx) == Scope::Labelled && containment::policies_are_due(cx, pod)? {
         let name = names::policy(cx.response_uid);
         // Policies before labels: from the moment of a label change Cilium skips policy changes for half a minute.
+        let mut beside = None;
         if endpoint(cx)?.is_some() {
             effects.extend(policies::put_clusterwide(cx, cx.world.clusterwide_policy(&name)?));
+        } else if cx.world.engines()?.calico {
+            effects.extend(calico::put_in_place(cx)?);
+            beside = Some(calico::NOTED);
         }
-        effects.extend(policies::put_network_policy(cx, cx.world.network_policy(place(cx).0, &name)?));
+        effects.extend(policies::put_network_policy(cx, cx.world.network_policy(place(cx).0, &name)?, beside));
         effects.extend(policies::put_labels(cx, pod));
     }
 
@@ -58,7 +62,12 @@ pub(super) fn meets(cx: &Context<'_>) -> Result<Vec<(ObjectRef, String)>, Unread
     let mut meets = Vec::new();
     let allowing = policies::allowing(pod, cx.world.network_policies(place(cx).0)?).join(", ");
     if !allowing.is_empty() && scope(cx) == Scope::Labelled {
-        meets.push(policies::meets(cx, &allowing, endpoint(cx)?.is_some()));
+        let is_cilium = endpoint(cx)?.is_some();
+        meets.push(if !is_cilium && cx.world.engines()?.calico {
+            calico::meets(cx, &allowing)
+        } else {
+            policies::meets(cx, &allowing, is_cilium)
+        });
     }
     let peers: Vec<String> = peers::of(cx)?.into_iter().map(|peer| peer.response.name.clone()).collect();
     if !peers.is_empty() {
@@ -120,10 +129,15 @@ pub(super) fn assess(cx: &Context<'_>) -> Result<Assessment, Unread> {
     }
     let due = containment::policies_are_due(cx, pod)?;
     let mut engine = Engine::Silent;
+    let mut tier = None;
     let policies = if due {
         let all = cx.world.network_policies(place(cx).0)?;
         let allowing = policies::allowing(pod, all);
         engine = peers::engine(cx)?;
+        // What Cilium reports wins.
+        if engine == Engine::Silent {
+            tier = calico::seen(cx, calico::admits_everybody(pod, all))?;
+        }
         // What was silent may have been so by a cut that has failed since.
         let uncertain = containment::is_uncertain(cx)?;
         Some(judge(&Seen {
@@ -133,6 +147,7 @@ pub(super) fn assess(cx: &Context<'_>) -> Result<Assessment, Unread> {
             others: policies::others_hold(cx, pod, all) || containment::is_being_lifted(cx)?,
             uncertain,
             allowing: &allowing,
+            tier: tier.as_ref(),
             elapsed: cx.elapsed(),
             before: cx.before.filter(|_| !uncertain),
             pod: &name,
@@ -158,6 +173,7 @@ pub(super) fn assess(cx: &Context<'_>) -> Result<Assessment, Unread> {
     } else {
         residual(&name, engine, verdict.contained)
     };
+    assessment.residual.extend(tier.and_then(|tier| tier.residual(&format!("pod {name}"))));
     Ok(assessment)
 }
 

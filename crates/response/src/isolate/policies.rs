@@ -8,6 +8,7 @@ use kube::core::{Selector, SelectorExt};
 use serde_json::{Value, json};
 use tourniquet_api::names;
 
+use super::calico;
 use crate::action::Context;
 use crate::effect::{Effect, Kind, ObjectRef};
 use crate::fields::Fields;
@@ -73,7 +74,7 @@ pub(super) fn clusterwide_ref(cx: &Context<'_>, uid: Option<String>) -> ObjectRe
 }
 
 /// A manifest of an object of ours: marked with the response that it belongs to.
-fn put(cx: &Context<'_>, object: ObjectRef, replaces: Option<String>, spec: Value) -> Effect {
+pub(super) fn put(cx: &Context<'_>, object: ObjectRef, replaces: Option<String>, spec: Value) -> Effect {
     let mut manifest = object.manifest();
     if let Some(version) = &replaces {
         manifest["metadata"]["resourceVersion"] = json!(version);
@@ -129,20 +130,31 @@ pub(super) fn put_clusterwide(cx: &Context<'_>, seen: Option<&ClusterwidePolicy>
 }
 
 /// Says who keeps an object of ours that is being deleted.
-fn kept_by(object: &ObjectRef, finalizers: &[String]) -> String {
+pub(super) fn kept_by(object: &ObjectRef, finalizers: &[String]) -> String {
     format!(
         "{object} is deleted, and kept by {}: whoever put that finalizer on it has to take it off",
         if finalizers.is_empty() { "the API server".to_owned() } else { finalizers.join(", ") }
     )
 }
 
-/// What puts the network policy in place; `None` when it is.
-pub(super) fn put_network_policy(cx: &Context<'_>, seen: Option<&NetworkPolicy>) -> Option<Effect> {
-    (!seen.is_some_and(|seen| seen.metadata.deletion_timestamp.is_some() || is_deny_all(cx, seen))).then(|| {
+/// What puts the network policy in place; `None` when it is. `beside`: the deny tier that is put beside it.
+pub(super) fn put_network_policy(
+    cx: &Context<'_>,
+    seen: Option<&NetworkPolicy>,
+    beside: Option<&'static str>,
+) -> Option<Effect> {
+    // Remembered for as long as the policy is there.
+    let noted = seen.and_then(|seen| labels(seen.metadata.annotations.as_ref(), names::TIER_ANNOTATION));
+    let is_whole = |seen: &NetworkPolicy| is_deny_all(cx, seen) && (beside.is_none() || noted == beside);
+    (!seen.is_some_and(|seen| seen.metadata.deletion_timestamp.is_some() || is_whole(seen))).then(|| {
         let metadata = seen.map(|seen| &seen.metadata);
         let uid = metadata.and_then(|metadata| metadata.uid.clone());
         let version = metadata.and_then(|metadata| metadata.resource_version.clone());
-        put(cx, network_policy_ref(cx, uid), version, network_policy_spec(cx))
+        let mut effect = put(cx, network_policy_ref(cx, uid), version, network_policy_spec(cx));
+        if let (Effect::Put { manifest, .. }, Some(tier)) = (&mut effect, beside.or(noted)) {
+            manifest["metadata"]["annotations"][names::TIER_ANNOTATION] = json!(tier);
+        }
+        effect
     })
 }
 
@@ -209,11 +221,11 @@ pub(super) fn others_hold(cx: &Context<'_>, pod: &Pod, policies: &[NetworkPolicy
         let of = labels(policy.metadata.labels.as_ref(), names::RESPONSE_LABEL);
         of.is_some_and(|uid| is_other(uid) && policy.metadata.name == Some(names::policy(uid)))
     };
-    labelled.any(is_other) || policies.iter().filter(of_others).any(|policy| may_select(policy, pod))
+    labelled.any(is_other) || policies.iter().filter(of_others).any(|policy| selects(policy, pod))
 }
 
 /// Whether a policy selects a pod. A selector that cannot be read may.
-fn may_select(policy: &NetworkPolicy, pod: &Pod) -> bool {
+pub(super) fn selects(policy: &NetworkPolicy, pod: &Pod) -> bool {
     let none = BTreeMap::new();
     let selector = policy.spec.as_ref().and_then(|spec| spec.pod_selector.clone()).unwrap_or_default();
     Selector::try_from(selector)
@@ -233,7 +245,18 @@ pub(super) fn withdraw(cx: &Context<'_>) -> Result<(Vec<Effect>, Option<String>)
             effects.push(Effect::Delete { object, version: None });
         }
     }
-    if let Some(policy) = cx.world.network_policy(namespace(cx), &name)? {
+    let network_policy = cx.world.network_policy(namespace(cx), &name)?;
+    let noted = network_policy.and_then(|seen| labels(seen.metadata.annotations.as_ref(), names::TIER_ANNOTATION));
+    if cx.world.engines()?.calico || noted == Some(calico::NOTED) {
+        let (effect, keeps) = calico::withdraw(cx)?;
+        effects.extend(effect);
+        blocked = blocked.or(keeps);
+        if !effects.is_empty() || blocked.is_some() {
+            // The network policy is what says that there is a tier to look for, so it goes after that.
+            return Ok((effects, blocked));
+        }
+    }
+    if let Some(policy) = network_policy {
         let object = network_policy_ref(cx, policy.metadata.uid.clone());
         if policy.metadata.deletion_timestamp.is_some() {
             let finalizers = policy.metadata.finalizers.as_deref().unwrap_or_default();
@@ -259,7 +282,7 @@ pub(super) fn meets(cx: &Context<'_>, allowing: &str, has_deny_tier: bool) -> (O
 /// have no rules; what merely carries our label is not asked whose it is, since anybody can write that.
 pub(super) fn allowing(pod: &Pod, policies: &[NetworkPolicy]) -> Vec<String> {
     // Rather name one policy too many.
-    named(policies.iter().filter(|policy| allows(policy) && may_select(policy, pod)))
+    named(policies.iter().filter(|policy| allows(policy) && selects(policy, pod)))
 }
 
 /// The same of any pod of their namespace.

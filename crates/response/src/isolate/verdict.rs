@@ -3,6 +3,7 @@
 use jiff::SignedDuration;
 use tourniquet_api::{Answer, Assurance, Containment, Direction, Outcome, Probe, Residual, TargetResult};
 
+use super::calico;
 use super::containment::{self, AGENT_ANSWERS, ALONE};
 use super::seen;
 use crate::action::{Contained, Context};
@@ -16,7 +17,7 @@ const CILIUM_SETTLES: SignedDuration = SignedDuration::from_secs(120);
 pub(super) const CILIUM_JUDGES: SignedDuration = SignedDuration::from_secs(15);
 
 /// How long an engine that reports nothing may take before what we see counts.
-const OTHERS_SETTLE: SignedDuration = SignedDuration::from_secs(5);
+pub(super) const OTHERS_SETTLE: SignedDuration = SignedDuration::from_secs(5);
 
 /// What is known of the policy engine that serves the pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub(super) struct Seen<'a> {
     /// Whether the agent cannot say that the pod is cut, nor that nothing of a cut is there.
     pub(super) uncertain: bool,
     pub(super) allowing: &'a [String],
+    /// What is known of Calico's tier, where its kinds are served and nobody reports.
+    pub(super) tier: Option<&'a calico::Tier>,
     pub(super) elapsed: SignedDuration,
     /// What was reported before.
     pub(super) before: Option<&'a TargetResult>,
@@ -76,6 +79,9 @@ pub(super) fn judge(seen: &Seen<'_>) -> Verdict {
     };
     let open = seen.after.is_some_and(Answer::reached);
     let silent = seen.after == Some(Answer::TimedOut);
+    if let Some(verdict) = seen.tier.and_then(|tier| calico::judge(seen, tier)) {
+        return verdict;
+    }
     match seen.engine {
         Engine::Cilium { in_force: true, .. } if !open => {
             let mut message = format!("Cilium denies all new connections of pod {pod}, but from its own node");
@@ -144,7 +150,7 @@ pub(super) fn judge(seen: &Seen<'_>) -> Verdict {
             };
             verdict(Outcome::Partial, reason, Assurance::Accepted, Contained::Open, message)
         }
-        Engine::Silent if !seen.allowing.is_empty() => verdict(
+        Engine::Silent if !seen.allowing.is_empty() && seen.tier.is_none() => verdict(
             Outcome::Partial,
             "AllowedByPolicy",
             Assurance::Accepted,

@@ -79,7 +79,7 @@ const fn rank(effect: &Effect, releasing: bool) -> u8 {
     match (effect, effect.object().kind) {
         (_, Kind::Containment) if releasing => 4,
         (_, Kind::Containment) => 0,
-        (_, Kind::NetworkPolicy | Kind::CiliumClusterwideNetworkPolicy) => 1,
+        (_, Kind::NetworkPolicy | Kind::CiliumClusterwideNetworkPolicy | Kind::Tier | Kind::GlobalNetworkPolicy) => 1,
         // It holds for the version that was seen, which an apply changes.
         (Effect::Patch { .. }, _) => 2,
         _ => 3,

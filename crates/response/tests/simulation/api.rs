@@ -210,7 +210,9 @@ impl Sim {
                 *name != of.name || policy.manifest["metadata"]["uid"].as_str() != of.uid.as_deref()
             }),
             Kind::Containment => self.delete_containment(of, version),
-            Kind::Pod | Kind::Namespace | Kind::Node => panic!("nothing deletes {of}"),
+            Kind::Pod | Kind::Namespace | Kind::Node | Kind::Tier | Kind::GlobalNetworkPolicy => {
+                panic!("nothing deletes {of}")
+            }
         }
     }
 }

@@ -31,8 +31,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use tourniquet_api::{Answer, IncidentResponse, names};
 use tourniquet_response::{
-    ClusterwidePolicy, Engines, Grants, Neighbours, Observation, Pass, PeerResponse, Reach, Read, Settings, World,
-    pass, peer,
+    Calico, ClusterwidePolicy, Engines, Grants, Neighbours, Observation, Pass, PeerResponse, Reach, Read, Settings,
+    World, pass, peer,
 };
 
 use self::agents::{AGENTS, Agents};
@@ -285,7 +285,8 @@ impl Sim {
                     all.map(|(uid, stored)| (uid.clone(), stored.containment.clone())).collect(),
                 )
             }
-            Read::Engines => Observation::Engines(Engines { cilium: !self.endpoints.is_empty() }),
+            Read::Engines => Observation::Engines(Engines { cilium: !self.endpoints.is_empty(), ..Engines::default() }),
+            Read::Calico { .. } => Observation::Calico(Calico::default()),
             Read::Nodes => {
                 let other = json!({ "metadata": { "name": "another" }, "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });
                 Observation::Nodes(vec![object(self.shown(Thing::Node)), object(other)])
