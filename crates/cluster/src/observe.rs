@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::try_join_all;
+use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ServiceReference, ValidatingWebhookConfiguration, WebhookClientConfig,
 };
@@ -35,12 +36,11 @@ impl Cluster {
     /// When something cannot be read. Nothing is then added: unread is not absent.
     pub async fn observe(&self, unread: Unread, world: &mut World) -> Result<(), Error> {
         let now = world.now;
-        let seen = try_join_all(unread.0.into_iter().map(|read| async move {
+        let looks = unread.0.into_iter().map(|read| async move {
             let observation = self.look(&read, now).await?;
             Ok::<_, Error>((read, observation))
-        }))
-        .await?;
-        world.observed.extend(seen);
+        });
+        world.observed.extend(all_of(looks.collect()).await?);
         Ok(())
     }
 
@@ -225,6 +225,27 @@ impl Cluster {
     }
 }
 
+/// How long the answers of the others are waited for when one look has failed.
+const OTHER_ANSWERS: Duration = Duration::from_millis(500);
+
+/// What all of them bring, or the first failure. The others are given a moment even then: an answer that asks for a pause is heeded only when it
+/// is read, and whoever hangs up before would come again too early.
+async fn all_of<T>(mut looks: FuturesUnordered<impl Future<Output = Result<T, Error>>>) -> Result<Vec<T>, Error> {
+    let mut seen = Vec::new();
+    while let Some(look) = looks.next().await {
+        match look {
+            Ok(one) => seen.push(one),
+            Err(error) => {
+                let others = looks.for_each(|_| std::future::ready(()));
+                // Those that hang are no reason to.
+                let _ = tokio::time::timeout(OTHER_ANSWERS, others).await;
+                return Err(error);
+            }
+        }
+    }
+    Ok(seen)
+}
+
 /// What uses each Service that the API server depends on, by namespace and name.
 pub(crate) struct Dependencies(BTreeMap<(String, String), String>);
 
@@ -302,6 +323,25 @@ mod tests {
 
     fn at(url: &str) -> WebhookClientConfig {
         WebhookClientConfig { url: Some(url.to_owned()), ..WebhookClientConfig::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_answers_beside_a_failure_are_read_but_not_waited_for_without_end() {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        let read = AtomicU32::new(0);
+        let look = async |after: Option<u64>, fails: bool| {
+            match after {
+                Some(after) => tokio::time::sleep(Duration::from_millis(after)).await,
+                None => std::future::pending().await,
+            }
+            read.fetch_add(1, Ordering::Relaxed);
+            if fails { Err(Error::request("read", "it", Cause::TimedOut)) } else { Ok(()) }
+        };
+        let looks = [look(Some(1), true), look(Some(20), false), look(None, false)];
+        assert!(all_of(looks.into_iter().collect()).await.is_err());
+        assert_eq!(read.load(Ordering::Relaxed), 2);
+        let looks = [look(Some(1), false), look(Some(2), false)];
+        assert_eq!(all_of(looks.into_iter().collect()).await.map(|seen| seen.len()).ok(), Some(2));
     }
 
     #[test]

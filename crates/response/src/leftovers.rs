@@ -233,7 +233,7 @@ impl Search {
                 let what = if is_cordoned_by(metadata, &manager) {
                     format!("{object} was cordoned for {whose}: what that left on it is taken off")
                 } else {
-                    format!("{object} carried labels that were left behind by {whose}: taken off")
+                    format!("{object} carried labels or annotations that were left behind by {whose}: taken off")
                 };
                 self.undo(Effect::Withdraw { object: object.clone(), manager }, &what, Some(object.clone()));
                 self.busy.insert(uid.to_owned());

@@ -245,6 +245,28 @@ fn another_namespace_of_the_same_name_is_let_go_of() {
 }
 
 #[test]
+fn the_cuts_of_another_namespace_of_the_same_name_are_not_its_matter() {
+    let (mut scene, _) = settled(with_agents(shop(1)));
+    scene.namespace = Some(object(json!({ "metadata": { "name": "shop", "uid": "uid-of-another" } })));
+    scene.policies.clear();
+    // A pod of the other one, of which somebody else has just let go: the agent has not said yet that its cut is lifted.
+    scene.pods = vec![numbered(7)];
+    scene.containments.insert("uid-of-web-7".to_owned(), containment("uid-of-web-7", &[], "Cut"));
+    let pass = scene.look();
+    assert_eq!(effects(&pass), ["Withdraw Containment"], "what is left of the pod that went with its own namespace");
+    assert_eq!(pass.steps[0].effect.object().name, "uid-of-web-0");
+
+    scene.response.metadata.deletion_timestamp = Some(Time(noon()));
+    for _ in 0..3 {
+        let pass = scene.look();
+        assert!(pass.steps.iter().all(|step| step.effect.object().name == "uid-of-web-0"), "{:?}", pass.steps);
+        perform(&mut scene, &pass);
+    }
+    assert_eq!(says(&scene.look().status, "Reverted"), "True/Released", "it waits for nobody");
+    assert!(scene.containments.contains_key("uid-of-web-7"));
+}
+
+#[test]
 fn undo_takes_the_policies_first_and_lifts_the_cuts_after_them() {
     let (mut scene, _) = settled(with_agents(on_cilium(shop(2))));
     // One that was cut and is gone since, and one that came to its end.

@@ -12,14 +12,15 @@ mod simulation;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use serde_json::{Value, json};
-use simulation::Sim;
-use simulation::asked::{self, Asked, Asking, Asks, what_derives};
+use simulation::asked::{self, Asked, Asking, Asks, Of, what_derives};
 use simulation::network::Engine;
 use simulation::objects::{NEIGHBOUR, Thing};
 use simulation::operator::{Operator, same};
 use simulation::story::{
-    Cluster, Event, agents_story, cluster, everybody_lets_go, happen, isolations, quiet_story, story,
+    Cluster, Event, agents_story, cluster, everybody_lets_go, happen, isolations, isolations_of_many, quiet_story,
+    story,
 };
+use simulation::{LATE, Sim};
 use tourniquet_response::{Observation, pass};
 
 use crate::fixtures::{POD, says};
@@ -55,6 +56,12 @@ proptest! {
     /// The same of one pod that is isolated and nothing else: more of it overlaps.
     #[test]
     fn nothing_is_left_of_isolations(cluster in cluster(), events in isolations()) {
+        play_to_the_end(cluster.start(), &events)?;
+    }
+
+    /// The same of pods that are isolated one by one, several together and with their namespace, and of those that start meanwhile.
+    #[test]
+    fn nothing_is_left_of_isolations_of_many(cluster in cluster(), events in isolations_of_many()) {
         play_to_the_end(cluster.start(), &events)?;
     }
 
@@ -94,6 +101,7 @@ proptest! {
         happen(&mut sim, &mut operator, &events);
         operator.settle(&mut sim);
 
+        sim.check_others();
         for (name, response) in &sim.responses {
             let again = sim.decide(response);
             prop_assert_eq!(again.steps, Vec::new(), "{}", name);
@@ -194,17 +202,24 @@ fn reorder(seen: &mut Observation, turn: usize) {
 /// n, each act of the play ends where it ends without a crash.
 #[test]
 fn a_crash_after_any_write_ends_in_the_same_state() {
-    crash_after_each_write(two_isolations);
+    crash_after_each_write(clusters(), two_isolations);
 }
 
 /// The same of labels that are replaced, cordons, and several actions.
 #[test]
 fn a_crash_after_any_write_of_mixed_responses_ends_in_the_same_state() {
-    crash_after_each_write(mixed_responses);
+    crash_after_each_write(clusters(), mixed_responses);
 }
 
-fn crash_after_each_write(play: fn(Cluster, &mut Operator) -> Vec<Value>) {
-    for cluster in clusters() {
+/// The same of sets and namespaces, and of a pod that starts meanwhile.
+#[test]
+fn a_crash_after_any_write_of_sets_and_namespaces_ends_in_the_same_state() {
+    // Each write means as many crashes more, of as many more writes: where there is no engine it is the agents' part of the same.
+    crash_after_each_write(clusters().filter(|cluster| cluster.engine == Engine::Cilium), sets_and_namespaces);
+}
+
+fn crash_after_each_write(clusters: impl Iterator<Item = Cluster>, play: fn(Cluster, &mut Operator) -> Vec<Value>) {
+    for cluster in clusters {
         let mut undisturbed = Operator::default();
         let expected = play(cluster, &mut undisturbed);
         assert!(undisturbed.writes > 20, "the play has many writes: {}", undisturbed.writes);
@@ -221,7 +236,7 @@ fn mixed_responses(cluster: Cluster, operator: &mut Operator) -> Vec<Value> {
     let label = |labels: &[(usize, usize)]| Asking::Label { labels: labels.to_vec(), overwrite: true };
     let asked = |thing, verbs: Vec<Asking>| {
         let actions = verbs.into_iter().map(|verb| Asks { verb, stop: false }).collect();
-        Asked { thing, actions }
+        Asked { of: Of::One(thing), actions }
     };
     let pod = Thing::Pod(NEIGHBOUR);
     let responses = [
@@ -246,6 +261,25 @@ fn mixed_responses(cluster: Cluster, operator: &mut Operator) -> Vec<Value> {
     act(&mut sim, &["ir-1", "ir-3"], &|sim, name| sim.release_response(name));
     act(&mut sim, &["ir-2", "ir-5", "ir-1"], &|sim, name| sim.delete_response(name));
     act(&mut sim, &["ir-4", "ir-3"], &|sim, name| sim.delete_response(name));
+    assert_eq!((&sim.pods, &sim.objects), (&sim.untouched.pods, &sim.untouched.objects));
+    acts
+}
+
+/// What there is after each act.
+fn sets_and_namespaces(cluster: Cluster, operator: &mut Operator) -> Vec<Value> {
+    let isolation = |of| Asked { of, actions: vec![Asks { verb: Asking::Isolate, stop: false }] };
+    let mut sim = cluster.start();
+    let mut acts = Vec::new();
+    let mut act = |sim: &mut Sim, change: &dyn Fn(&mut Sim)| {
+        change(sim);
+        operator.settle(sim);
+        acts.push(timeless(sim));
+    };
+    act(&mut sim, &|sim| sim.create_asked("ir-1", &isolation(Of::One(Thing::Namespace)), None, false));
+    act(&mut sim, &|sim| sim.is_replaced(Thing::Pod(LATE)));
+    act(&mut sim, &|sim| sim.create_asked("ir-2", &isolation(Of::Selected(2)), None, false));
+    act(&mut sim, &|sim| sim.delete_response("ir-1"));
+    act(&mut sim, &|sim| sim.delete_response("ir-2"));
     assert_eq!((&sim.pods, &sim.objects), (&sim.untouched.pods, &sim.untouched.objects));
     acts
 }

@@ -9,7 +9,7 @@ use fixtures::scene::{Scene, a_pod_that_cilium_serves, endpoint};
 use fixtures::{OTHER_UID, POD, RESPONSE_UID, noon, response, says, seconds};
 use serde_json::json;
 use simulation::Sim;
-use simulation::asked::{Asked, Asking, Asks};
+use simulation::asked::{Asked, Asking, Asks, Of};
 use simulation::network::Engine;
 use simulation::objects::Thing;
 use simulation::operator::Operator;
@@ -125,7 +125,7 @@ fn a_release_waits_for_no_response_whose_isolation_is_skipped() {
     sim.create_response("ir-1", None);
     let somebodys = Asking::Label { labels: vec![(1, 0)], overwrite: false };
     let actions = vec![Asks { verb: somebodys, stop: true }, Asks { verb: Asking::Isolate, stop: false }];
-    sim.create_asked("ir-2", &Asked { thing: Thing::Pod(POD), actions }, None, false);
+    sim.create_asked("ir-2", &Asked { of: Of::One(Thing::Pod(POD)), actions }, None, false);
     operator.settle(&mut sim);
     assert_eq!(contained(&sim, "ir-1"), "True/DenyTier");
     assert_eq!(contained(&sim, "ir-2"), "False/ActionFailed", "nobody may take silence for an answer");

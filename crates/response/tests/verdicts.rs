@@ -131,6 +131,26 @@ mod on_cilium {
     }
 
     #[test]
+    fn what_was_seen_before_a_restart_does_not_stand_for_a_policy_that_is_missing() {
+        let mut scene = answered(a_pod_that_answers().act().later(seconds(5)), Answer::TimedOut);
+        assert_eq!(verdict(&scene), "Done NetworkPolicy Probed, Contained=True");
+        scene.response.status = Some(stored(&scene.look().status));
+        scene.reach = None;
+        assert_eq!(verdict(&scene), "Done NetworkPolicy Probed, Contained=True", "until the first attempt has ended");
+        scene.policies.clear();
+        for reach in [None, Some(Answer::TimedOut)] {
+            scene.reach = reach;
+            let pass = scene.look();
+            assert_eq!(pass.steps.len(), 1, "it is put back: {:?}", pass.steps);
+            assert_eq!(
+                says(&pass.status, "Contained"),
+                "False/Applying",
+                "{reach:?}: silence is not by what is missing"
+            );
+        }
+    }
+
+    #[test]
     fn the_endpoint_of_a_former_pod_of_the_name_says_nothing() {
         let mut scene = a_pod_that_answers();
         let mut former = endpoint(&[RESPONSE_UID]);

@@ -44,6 +44,10 @@ pub(crate) fn pods_in<'a>(world: &'a World, target: &PinnedTarget) -> Result<Vec
     Ok(world.namespace_pods(&target.name)?.values().map(|pod| (member(target, pod), pod)).collect())
 }
 
+fn uids<'a>(pods: impl Iterator<Item = &'a Pod>) -> BTreeSet<&'a str> {
+    pods.filter_map(|pod| pod.metadata.uid.as_deref()).collect()
+}
+
 fn member(namespace: &PinnedTarget, pod: &Pod) -> PinnedTarget {
     PinnedTarget {
         kind: "Pod".to_owned(),
@@ -54,17 +58,21 @@ fn member(namespace: &PinnedTarget, pod: &Pod) -> PinnedTarget {
     }
 }
 
-/// The pods that run there now. When undoing, those that are cut for this response and are gone as well.
+/// The pods that run there now. When undoing, those that are cut for this response and are gone as well; of another namespace of the
+/// same name none, whoever has let go of them a moment ago.
 pub(super) fn members(cx: &Context<'_>, undoing: bool) -> Result<Vec<PinnedTarget>, Unread> {
-    let pods = pods_in(cx.world, cx.target)?.into_iter().filter(|(_, pod)| !finished(pod));
-    let mut members: Vec<PinnedTarget> = pods.map(|(member, _)| member).collect();
+    let running = pods_in(cx.world, cx.target)?.into_iter().filter(|(_, pod)| !finished(pod));
+    let mut members: Vec<PinnedTarget> = running.map(|(member, _)| member).collect();
     if undoing {
-        let known: BTreeSet<String> = members.iter().map(|member| member.uid.clone()).collect();
+        let known: BTreeSet<&str> = match pods(cx)? {
+            Some(pods) => uids(pods.values().filter(|pod| !finished(pod))),
+            None => uids(cx.world.namespace_pods(&cx.target.name)?.values()),
+        };
         let uid = cx.response_uid;
         let ours = all(cx)?.filter(|found| {
             let holders = &found.spec.holders;
             // One that nobody holds may have been ours a moment ago.
-            (holders.contains_key(uid) || holders.is_empty()) && !known.contains(&found.spec.pod.uid)
+            (holders.contains_key(uid) || holders.is_empty()) && !known.contains(found.spec.pod.uid.as_str())
         });
         members.extend(ours.map(|found| PinnedTarget {
             kind: "Pod".to_owned(),
@@ -94,9 +102,12 @@ fn has_deny_tier(cx: &Context<'_>, pods: &BTreeMap<String, Pod>) -> Result<bool,
 
 pub(super) fn plan(cx: &Context<'_>) -> Result<Plan, Unread> {
     let mut plan = Plan::default();
+    let known = uids(cx.world.namespace_pods(&cx.target.name)?.values());
+    let gone = all(cx)?.filter(|found| !known.contains(found.spec.pod.uid.as_str()));
+    plan.tidying.extend(gone.filter_map(|found| of_pod_that_is_gone(cx, found)));
     let Some(pods) = pods(cx)? else {
         // The deny tiers' policies select by the namespace's name, and would hold another one of that name (law 3).
-        plan.tidying = policies::withdraw(cx)?.0;
+        plan.tidying.extend(policies::withdraw(cx)?.0);
         return Ok(plan);
     };
     let name = names::policy(cx.response_uid);
@@ -108,10 +119,6 @@ pub(super) fn plan(cx: &Context<'_>) -> Result<Plan, Unread> {
         beside = Some(calico::NOTED);
     }
     plan.effects.extend(policies::put_network_policy(cx, cx.world.network_policy(&cx.target.name, &name)?, beside));
-    let known: BTreeSet<&str> = pods.values().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
-    for containment in all(cx)?.filter(|found| !known.contains(found.spec.pod.uid.as_str())) {
-        plan.tidying.extend(of_pod_that_is_gone(cx, containment));
-    }
     Ok(plan)
 }
 
@@ -230,7 +237,7 @@ pub(crate) fn lost_in(
         }
     }
     if let Some(agents) = agents {
-        let known: BTreeSet<&str> = pods.values().filter_map(|pod| pod.metadata.uid.as_deref()).collect();
+        let known = uids(pods.values());
         let cut = world.namespace_containments(&target.name, &agents.namespace)?.values();
         let cut = cut.filter(|found| found.spec.holders.contains_key(response_uid)).map(|found| &found.spec.pod);
         let gone = cut.filter(|pod| !known.contains(pod.uid.as_str()));

@@ -74,6 +74,12 @@ pub(super) fn holds(cx: &Context<'_>, pod: &Pod, peer: &Peer<'_>) -> Result<bool
     }
 }
 
+/// Whether this response's network policy is there, is as it was put, and selects the pod.
+pub(super) fn is_in_place(cx: &Context<'_>, pod: &Pod) -> Result<bool, Unread> {
+    let policy = cx.world.network_policy(place(cx).0, &names::policy(cx.response_uid))?;
+    Ok(in_place(cx, pod, cx.response_uid, scope(cx))? && policies::put_network_policy(cx, policy, None).is_none())
+}
+
 /// Whether a response's network policy is there and selects the pod.
 fn in_place(cx: &Context<'_>, pod: &Pod, response_uid: &str, scope: Scope) -> Result<bool, Unread> {
     let selects = scope == Scope::Namespace

@@ -146,6 +146,7 @@ pub(super) fn assess(cx: &Context<'_>) -> Result<Assessment, Unread> {
             controlled: !assessment.watch.is_empty(),
             others: policies::others_hold(cx, pod, all) || containment::is_being_lifted(cx)?,
             uncertain,
+            in_place: peers::is_in_place(cx, pod)?,
             allowing: &allowing,
             tier: tier.as_ref(),
             elapsed: cx.elapsed(),

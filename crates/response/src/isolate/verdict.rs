@@ -44,6 +44,8 @@ pub(super) struct Seen<'a> {
     pub(super) others: bool,
     /// Whether the agent cannot say that the pod is cut, nor that nothing of a cut is there.
     pub(super) uncertain: bool,
+    /// Whether the network policy of this response is there, is as it was put, and selects the pod.
+    pub(super) in_place: bool,
     pub(super) allowing: &'a [String],
     /// What is known of Calico's tier, where its kinds are served and nobody reports.
     pub(super) tier: Option<&'a calico::Tier>,
@@ -160,7 +162,7 @@ pub(super) fn judge(seen: &Seen<'_>) -> Verdict {
                 seen.allowing.join(", ")
             ),
         ),
-        Engine::Silent if silent && !seen.others && !seen.uncertain => verdict(
+        Engine::Silent if silent && !seen.others && !seen.uncertain && seen.in_place => verdict(
             Outcome::Done,
             "NetworkPolicy",
             Assurance::Probed,
@@ -168,7 +170,7 @@ pub(super) fn judge(seen: &Seen<'_>) -> Verdict {
             format!("pod {pod} answered the operator before and does not now"),
         ),
         // The operator has just started: the attempts begin again, and until the first has ended what was seen stands.
-        Engine::Silent if seen.controlled && seen.after.is_none() => match seen.before {
+        Engine::Silent if seen.controlled && seen.after.is_none() => match seen.before.filter(|_| seen.in_place) {
             // What a cut held stands for nothing that the policies do.
             Some(before) if before.outcome == Outcome::Done && before.reason.as_deref() != Some(CUT) => Verdict {
                 again_after: Some(OTHERS_SETTLE),
@@ -201,6 +203,8 @@ pub(super) fn judge(seen: &Seen<'_>) -> Verdict {
                 format!(
                     "pod {pod} does not answer; that may be by a cut that is not whole, which says nothing of the policies"
                 )
+            } else if silent && !seen.in_place {
+                format!("pod {pod} does not answer; that is not by the policy of this response, which is not in place")
             } else if silent {
                 format!(
                     "pod {pod} does not answer, and another response isolates it too: nobody can tell which one holds it"

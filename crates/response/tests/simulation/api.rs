@@ -7,6 +7,7 @@ use tourniquet_response::{Effect, Kind, ObjectRef};
 
 use super::Sim;
 use super::asked::Asked;
+use super::laws::Looked;
 use super::network::{Clusterwide, Engine};
 use crate::fixtures::{self, object, stored};
 
@@ -18,7 +19,7 @@ impl Sim {
     /// A responder asks for this.
     pub(crate) fn create_asked(&mut self, name: &str, asked: &Asked, expire_after: Option<u64>, dry_run: bool) {
         self.create(name, |spec| {
-            spec.target = object(asked.thing.target());
+            spec.target = object(asked.of.target());
             spec.actions = object(asked.actions());
             spec.expire_after = expire_after.map(tourniquet_api::Duration::from_secs);
             spec.dry_run = dry_run;
@@ -77,6 +78,11 @@ impl Sim {
         response
     }
 
+    /// Whether it is still the one that was read.
+    pub(super) fn is_fresh(&self, read: &IncidentResponse) -> bool {
+        self.fresh(read).is_ok()
+    }
+
     /// The stored object, if it is still the one that was read.
     fn fresh(&self, read: &IncidentResponse) -> Result<IncidentResponse, Stale> {
         let current = read.metadata.name.as_ref().and_then(|name| self.responses.get(name));
@@ -91,7 +97,7 @@ impl Sim {
         &mut self,
         read: &IncidentResponse,
         status: &IncidentResponseStatus,
-        looked: u64,
+        looked: Looked,
     ) -> Result<IncidentResponse, Stale> {
         let mut response = self.fresh(read)?;
         response.status = Some(stored(status));

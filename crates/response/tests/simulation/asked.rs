@@ -3,19 +3,32 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::BYSTANDER;
 use super::objects::{NEIGHBOUR, Thing};
-use crate::fixtures::POD;
+use crate::fixtures::{NAMESPACE, POD};
 
 /// The labels that responses set, and others too.
 pub(crate) const KEYS: [&str; 2] = ["team", "app"];
 /// Their values.
 pub(crate) const VALUES: [&str; 3] = ["red", "blue", "web"];
+/// The label by which sets of pods are selected: workloads have it, and responses and others change it.
+pub(crate) const SELECTED: &str = KEYS[1];
+/// The workload of the pod that most is about, and of its fellow.
+const WEB: usize = 2;
 
 /// One response's target and actions.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
-    pub(crate) thing: Thing,
+    pub(crate) of: Of,
     pub(crate) actions: Vec<Asks>,
+}
+
+/// What it is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Of {
+    One(Thing),
+    /// All pods whose label `app` has this value.
+    Selected(usize),
 }
 
 /// One action.
@@ -32,6 +45,19 @@ pub(crate) enum Asking {
     Isolate,
     Label { labels: Vec<(usize, usize)>, overwrite: bool },
     Cordon,
+}
+
+impl Of {
+    /// As `spec.target` has it.
+    pub(crate) fn target(self) -> Value {
+        match self {
+            Self::One(thing) => thing.target(),
+            Self::Selected(value) => {
+                let selector = json!({ "matchLabels": { SELECTED: VALUES[value] } });
+                json!({ "pods": { "namespace": NAMESPACE, "selector": selector } })
+            }
+        }
+    }
 }
 
 impl Asked {
@@ -60,7 +86,14 @@ impl Asked {
 /// The isolation of one pod and nothing else.
 pub(crate) fn isolation() -> BoxedStrategy<Asked> {
     let action = Asks { verb: Asking::Isolate, stop: false };
-    Just(Asked { thing: Thing::Pod(POD), actions: vec![action] }).boxed()
+    Just(Asked { of: Of::One(Thing::Pod(POD)), actions: vec![action] }).boxed()
+}
+
+/// The isolation of one pod, of several, or of their namespace, and nothing else.
+pub(crate) fn isolations_of_many() -> BoxedStrategy<Asked> {
+    let pod = prop_oneof![Just(POD), Just(BYSTANDER)].prop_map(|name| Of::One(Thing::Pod(name)));
+    let of = prop_oneof![2 => Just(Of::One(Thing::Namespace)), 2 => Just(Of::Selected(WEB)), 2 => pod];
+    of.prop_map(|of| Asked { of, actions: vec![Asks { verb: Asking::Isolate, stop: false }] }).boxed()
 }
 
 /// Anything that may be asked for, of anything.
@@ -81,15 +114,18 @@ fn mixed(overwrite: BoxedStrategy<bool>, stop: BoxedStrategy<bool>) -> BoxedStra
         let action = (verb, stop.clone()).prop_map(|(verb, stop)| Asks { verb, stop });
         proptest::collection::vec(action, 1..4)
     };
-    let pods = prop_oneof![3 => Just(POD), 1 => Just(NEIGHBOUR)].prop_map(Thing::Pod);
+    let one_pod = prop_oneof![3 => Just(POD), 1 => Just(NEIGHBOUR)].prop_map(|name| Of::One(Thing::Pod(name)));
+    let selected = prop_oneof![3 => Just(WEB), 1 => 0..VALUES.len()].prop_map(Of::Selected);
+    let pods = prop_oneof![4 => one_pod, 1 => selected];
     let on_pods = several(prop_oneof![1 => Just(Asking::Isolate), 1 => label.clone()].boxed());
-    let on_node = several(prop_oneof![1 => Just(Asking::Cordon), 1 => label.clone()].boxed());
-    let asked = |(thing, actions)| Asked { thing, actions };
+    let on_namespace = several(prop_oneof![1 => Just(Asking::Isolate), 1 => label.clone()].boxed());
+    let on_node = several(prop_oneof![1 => Just(Asking::Cordon), 1 => label].boxed());
+    let asked = |(of, actions)| Asked { of, actions };
     prop_oneof![
         3 => isolation(),
-        4 => (pods, on_pods).prop_map(asked),
-        1 => (Just(Thing::Namespace), several(label)).prop_map(asked),
-        2 => (Just(Thing::Node), on_node).prop_map(asked),
+        5 => (pods, on_pods).prop_map(asked),
+        2 => (Just(Of::One(Thing::Namespace)), on_namespace).prop_map(asked),
+        2 => (Just(Of::One(Thing::Node)), on_node).prop_map(asked),
     ]
     .boxed()
 }

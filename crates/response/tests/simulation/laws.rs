@@ -7,20 +7,33 @@ use tourniquet_response::{About, Effect, Kind, notes};
 
 use super::Sim;
 use super::agents::AGENTS;
+use super::network::{Engine, Path, additive};
 use super::objects::Thing;
 use crate::fixtures::says;
+
+/// The moment of a look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Looked {
+    disturbances: u64,
+    /// How many pods there had ever been.
+    pods: usize,
+}
 
 /// What has been claimed, and what must hold because of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Laws {
     /// How often somebody else changed what containment rests on. A claim is as old as the look behind it.
     disturbances: u64,
-    /// Responses that say Contained=True, by UID, with the UIDs of their pods: of a set, each of them has to be closed.
+    /// Responses that say Contained=True, by UID, with the UIDs of their pods: of several, each of them has to be closed.
     claims: BTreeMap<String, BTreeSet<String>>,
+    /// The namespace that a pod belongs to, by the UIDs of both: also of those that are gone.
+    members: BTreeMap<String, String>,
     /// Pods that were contained, and must stay so as long as a response lives that isolates them.
     contained: BTreeSet<String>,
     /// Objects that some response has pinned, by UID. Nobody of us may touch another one.
     pinned: BTreeSet<String>,
+    /// Those of them that are namespaces, and isolated: with them their pods are pinned, those to come as well.
+    isolated: BTreeSet<String>,
     /// Responses whose last event about containment says that it is there, by UID.
     noted_contained: BTreeSet<String>,
     /// What a response has once in its life, as `UID reason`.
@@ -62,28 +75,52 @@ impl Laws {
         self.contained.clear();
     }
 
-    pub(crate) const fn looked(&self) -> u64 {
-        self.disturbances
+    /// A pod starts.
+    pub(crate) fn started(&mut self, pod: &str, namespace: &str) {
+        self.members.insert(pod.to_owned(), namespace.to_owned());
+    }
+
+    fn looked(&self) -> Looked {
+        Looked { disturbances: self.disturbances, pods: self.members.len() }
     }
 
     /// A status was stored.
-    pub(crate) fn claimed(&mut self, response: &IncidentResponse, looked: u64) {
+    pub(crate) fn claimed(&mut self, response: &IncidentResponse, looked: Looked) {
         let uid = response.metadata.uid.clone().unwrap_or_default();
         let status = response.status.clone().unwrap_or_default();
         self.pinned.extend(status.targets.iter().map(|target| target.uid.clone()));
+        if isolates(response) {
+            let namespaces = status.targets.iter().filter(|target| target.kind == Kind::Namespace.as_str());
+            self.isolated.extend(namespaces.map(|target| target.uid.clone()));
+        }
         if !says(&status, "Contained").starts_with("True") {
             self.claims.remove(&uid);
-        } else if looked == self.disturbances {
-            let pods = status.targets.iter().filter(|target| target.kind == Kind::Pod.as_str());
-            self.claims.insert(uid, pods.map(|target| target.uid.clone()).collect());
+        } else if looked.disturbances == self.disturbances {
+            // UIDs are issued in order, so the first of them are those that were there. One that started since is no lie.
+            let seen = self.members.iter().take(looked.pods);
+            let pods = seen.filter(|(pod, namespace)| targets(&status.targets, pod, Some(namespace)));
+            self.claims.insert(uid, pods.map(|(pod, _)| pod.clone()).collect());
         }
+    }
+
+    /// Whether some response has pinned it, or the namespace that it is in to isolate that.
+    fn is_pinned(&self, pod: &str) -> bool {
+        self.pinned.contains(pod) || self.members.get(pod).is_some_and(|namespace| self.isolated.contains(namespace))
     }
 }
 
 impl Sim {
     /// The moment of a look, to be handed in with what is written because of it.
-    pub(crate) const fn looked(&self) -> u64 {
+    pub(crate) fn looked(&self) -> Looked {
         self.laws.looked()
+    }
+
+    /// What is stored was found to be so: as good as if it had been written now.
+    pub(crate) fn says_so_again(&mut self, response: &IncidentResponse, looked: Looked) {
+        if self.is_fresh(response) {
+            self.laws.claimed(response, looked);
+            self.check_laws();
+        }
     }
 
     pub(crate) fn check_laws(&mut self) {
@@ -127,7 +164,7 @@ impl Sim {
             !open || !self.laws.contained.contains(&pod.uid),
             "law 2: pod {name} was contained, {living:?} that isolate it live, and it is open"
         );
-        if !self.laws.pinned.contains(&pod.uid) {
+        if !self.laws.is_pinned(&pod.uid) {
             let untouched = self.untouched.pods.get(name).map(|pod| &pod.labels);
             assert_eq!(Some(&pod.labels), untouched, "law 3: pod {name}, which no response targets, was touched");
             assert!(!self.agents.cut(&pod.uid), "law 3: pod {name}, which no response targets, was cut");
@@ -154,9 +191,30 @@ impl Sim {
         };
         let isolates = isolations.into_iter().any(|action| !skipped(action));
         // Not accepted yet, it may become one of those that do.
-        let asked = || response.spec.target.pod.as_ref().is_some_and(|target| target.name == pod);
-        let pinned = || status.targets.iter().any(|target| target.uid == *pod_uid);
+        let target = &response.spec.target;
+        let selects = |selector: &tourniquet_api::Selector| {
+            selector.match_labels.iter().all(|(key, value)| self.pods[pod].labels.get(key) == Some(value))
+        };
+        let asked = || {
+            target.pod.as_ref().is_some_and(|target| target.name == pod)
+                || target.pods.as_ref().and_then(|target| target.selector.as_ref()).is_some_and(selects)
+                || target.namespace.is_some()
+        };
+        let pinned = || targets(&status.targets, pod_uid, self.laws.members.get(pod_uid));
         !ended && isolates && if status.targets.is_empty() { asked() } else { pinned() }
+    }
+
+    /// Where nothing has a say any more that was put in place for others: of pods that no response was ever about, not even with their
+    /// namespace, just what is allowed that is allowed without us. Once everything is at rest, since what selects a namespace by its name
+    /// does so until it is seen that it is another one.
+    pub(crate) fn check_others(&self) {
+        for (name, pod) in self.pods.iter().filter(|(_, pod)| !pod.finished && !self.laws.is_pinned(&pod.uid)) {
+            let without_us = match self.engine {
+                Engine::None => Path::OPEN,
+                _ => additive(&pod.labels.labels(), &self.untouched.policies.network),
+            };
+            assert_eq!(self.path(name), without_us, "law 3: pod {name}, which no response targets");
+        }
     }
 
     /// Law 3 and law 7: an effect is on what was pinned, or on our own object, and a crash after it would find the
@@ -168,12 +226,17 @@ impl Sim {
         assert!(finalizers.iter().any(|have| have == names::FINALIZER), "{effect}: without a finalizer");
         let uid = stored.metadata.uid.as_deref().unwrap_or_default();
         let object = effect.object();
+        let pinned = |of: &str| {
+            let namespace = self.laws.members.get(of).filter(|_| isolates(stored));
+            targets(&self.status(response).targets, of, namespace)
+        };
         if matches!(object.kind, Kind::Pod | Kind::Namespace | Kind::Node) {
-            let pinned = |target: &PinnedTarget| object.uid.as_ref() == Some(&target.uid);
-            assert!(self.status(response).targets.iter().any(pinned), "{effect}: not what was pinned");
+            assert!(object.uid.as_deref().is_some_and(pinned), "{effect}: not what was pinned");
         } else if object.kind == Kind::Containment {
-            let pinned = |target: &PinnedTarget| object.name == target.uid;
-            assert!(self.status(response).targets.iter().any(pinned), "{effect}: not of the pinned pod");
+            // One that nobody holds, of a pod that is gone, says nothing any more: whoever isolates a namespace of that name tidies it up.
+            let runs = self.pods.values().any(|pod| pod.uid == object.name);
+            let is_litter = matches!(effect, Effect::Delete { .. }) && !runs;
+            assert!(pinned(&object.name) || is_litter, "{effect} for {response}: not of the pinned pod");
             assert_eq!(object.namespace.as_deref(), Some(AGENTS), "{effect}: nowhere that an agent looks");
             check_containment(effect, uid);
         } else {
@@ -182,6 +245,15 @@ impl Sim {
             assert!(!unbound, "{effect}: deletes whatever has the name");
         }
     }
+}
+
+/// Whether an object is among the targets, or the namespace that it is in.
+fn targets(targets: &[PinnedTarget], uid: &str, namespace: Option<&String>) -> bool {
+    targets.iter().any(|target| target.uid == uid || Some(&target.uid) == namespace)
+}
+
+fn isolates(response: &IncidentResponse) -> bool {
+    response.spec.actions.iter().any(|action| action.isolate.is_some())
 }
 
 /// A response changes its own entry and no other one's, and takes away only what it has looked at.

@@ -42,8 +42,10 @@ use self::objects::{NEIGHBOUR, SimObject, Thing, Versions};
 use crate::fixtures::labels::Labels;
 use crate::fixtures::{self, NAMESPACE, NODE, POD, noon, object};
 
-/// Another pod of the same workload, which no response targets.
+/// Another pod of the same workload, which is only reached with others: by their label, or in their namespace.
 pub(crate) const BYSTANDER: &str = "web-2";
+/// One more, which starts later, if it does.
+pub(crate) const LATE: &str = "web-3";
 
 /// A pod as the API stores it.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,11 +113,11 @@ impl Sim {
             uids: 0,
             versions: 0,
         };
-        sim.start_pod(POD);
-        sim.start_pod(BYSTANDER);
-        sim.start_pod(NEIGHBOUR);
         sim.register(Thing::Namespace);
         sim.register(Thing::Node);
+        for name in [POD, BYSTANDER, NEIGHBOUR] {
+            sim.start_pod(name);
+        }
         sim.wait(fixtures::seconds(1));
         sim
     }
@@ -133,6 +135,14 @@ impl Sim {
         let node = format!("node-of-{name}-{}", self.uids);
         self.agents.nodes.insert(node.clone());
         let pod = SimPod { uid, labels, finished: false, node, ip };
+        if self.engine == Engine::Cilium {
+            // What selects it is in force from its first packet; the report on it comes later.
+            let former = self.endpoints.get(name).and_then(Endpoint::reported);
+            self.endpoints.insert(name.to_owned(), Endpoint::new(&pod.uid, &pod.labels.labels(), former));
+        }
+        if let Some(namespace) = self.objects.get(&Thing::Namespace) {
+            self.laws.started(&pod.uid, &namespace.uid);
+        }
         self.untouched.pods.insert(name.to_owned(), pod.clone());
         self.pods.insert(name.to_owned(), pod);
     }
@@ -141,16 +151,10 @@ impl Sim {
     pub(crate) fn wait(&mut self, by: SignedDuration) {
         self.now += by;
         if self.engine == Engine::Cilium {
-            for (name, pod) in &self.pods {
-                if !self.endpoints.get(name).is_some_and(|endpoint| endpoint.serves(&pod.uid)) {
-                    self.endpoints.insert(name.clone(), Endpoint::new(&pod.uid, &pod.labels.labels()));
-                    // What was seen while nobody reported on the pod says nothing about what Cilium enforces.
-                    self.laws.disturbed();
-                }
-            }
             self.endpoints.retain(|name, _| self.pods.contains_key(name));
             for endpoint in self.endpoints.values_mut() {
-                if std::mem::take(&mut endpoint.unreported) {
+                if endpoint.is_reported_at_last() {
+                    // What was seen while nobody reported on the pod says nothing about what Cilium enforces.
                     self.laws.disturbed();
                 }
             }
@@ -260,8 +264,7 @@ impl Sim {
                 Observation::NetworkPolicies(self.policies.network.values().cloned().collect())
             }
             Read::CiliumEndpoint { name, .. } => {
-                let reported = self.endpoints.get(name).filter(|endpoint| !endpoint.unreported);
-                Observation::CiliumEndpoint(reported.map(Endpoint::report))
+                Observation::CiliumEndpoint(self.endpoints.get(name).and_then(Endpoint::reported))
             }
             Read::ClusterwidePolicy { name } => {
                 Observation::ClusterwidePolicy(self.policies.clusterwide.get(name).map(Clusterwide::shown))
@@ -270,13 +273,17 @@ impl Sim {
                 let namespace = (name == NAMESPACE).then(|| Box::new(object(self.shown(Thing::Namespace))));
                 Observation::Namespace(namespace)
             }
-            Read::SelectedPods { .. } => Observation::SelectedPods(self.shown_pods().into_values().collect()),
+            Read::SelectedPods { selector, .. } => {
+                let (key, value) = selector.split_once('=').expect("one label is selected by");
+                let selected = |pod: &Pod| pod.metadata.labels.iter().flatten().any(|(k, v)| k == key && v == value);
+                Observation::SelectedPods(self.shown_pods().into_values().filter(selected).collect())
+            }
             Read::OwnedPods { .. } => Observation::OwnedPods(Some(self.shown_pods().into_values().collect())),
             Read::NamespacePods { .. } => Observation::NamespacePods(self.shown_pods()),
             Read::NamespaceEndpoints { .. } => {
-                let reported = self.endpoints.iter().filter(|(_, endpoint)| !endpoint.unreported);
+                let all = self.endpoints.iter();
                 Observation::NamespaceEndpoints(
-                    reported.map(|(name, it)| (name.clone(), Endpoint::report(it))).collect(),
+                    all.filter_map(|(name, endpoint)| Some((name.clone(), endpoint.reported()?))).collect(),
                 )
             }
             Read::NamespaceContainments { .. } => {
@@ -285,7 +292,9 @@ impl Sim {
                     all.map(|(uid, stored)| (uid.clone(), stored.containment.clone())).collect(),
                 )
             }
-            Read::Engines => Observation::Engines(Engines { cilium: !self.endpoints.is_empty(), ..Engines::default() }),
+            Read::Engines => {
+                Observation::Engines(Engines { cilium: self.engine == Engine::Cilium, ..Engines::default() })
+            }
             Read::Calico { .. } => Observation::Calico(Calico::default()),
             Read::Nodes => {
                 let other = json!({ "metadata": { "name": "another" }, "status": { "conditions": [{ "type": "Ready", "status": "True" }] } });

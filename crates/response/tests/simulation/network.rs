@@ -62,8 +62,10 @@ const IDENTITY_DELAY: SignedDuration = SignedDuration::from_secs(31);
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     pod_uid: String,
-    /// The object that reports it was deleted; the agent writes it again a moment later, and enforces all the while.
+    /// There is no object that reports it, yet or any more; the agent writes it a moment later, and enforces all the while.
     pub(crate) unreported: bool,
+    /// What is reported under the pod's name as long as it is not: its predecessor.
+    pub(crate) former: Option<CiliumEndpoint>,
     /// Somebody took a label of ours off. That opens nothing before the next identity is there.
     pub(crate) tampered: bool,
     identity: BTreeMap<String, String>,
@@ -76,9 +78,21 @@ pub(crate) struct Endpoint {
 
 impl Endpoint {
     /// A new pod has its identity from the start.
-    pub(crate) fn new(pod_uid: &str, labels: &BTreeMap<String, String>) -> Self {
+    pub(crate) fn new(pod_uid: &str, labels: &BTreeMap<String, String>, former: Option<CiliumEndpoint>) -> Self {
         let (identity, programmed) = (labels.clone(), Policies::default());
-        Self { pod_uid: pod_uid.to_owned(), unreported: false, tampered: false, identity, next: None, programmed }
+        let pod_uid = pod_uid.to_owned();
+        Self { pod_uid, unreported: true, former, tampered: false, identity, next: None, programmed }
+    }
+
+    /// What is reported under the pod's name.
+    pub(crate) fn reported(&self) -> Option<CiliumEndpoint> {
+        if self.unreported { self.former.clone() } else { Some(self.report()) }
+    }
+
+    /// The agent writes its report; true when there was none.
+    pub(crate) fn is_reported_at_last(&mut self) -> bool {
+        self.former = None;
+        std::mem::take(&mut self.unreported)
     }
 
     /// Whether it belongs to this pod.
@@ -108,8 +122,7 @@ impl Endpoint {
         opened
     }
 
-    /// What the agent reports.
-    pub(crate) fn report(&self) -> CiliumEndpoint {
+    fn report(&self) -> CiliumEndpoint {
         let state = if self.next.is_some() { "waiting-for-identity" } else { "ready" };
         CiliumEndpoint {
             pod_uid: Some(self.pod_uid.clone()),

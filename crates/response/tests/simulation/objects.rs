@@ -1,4 +1,4 @@
-//! What responses are about: two pods, their namespace and a node, each with fields that others hold as well.
+//! What responses are about: pods, their namespace and a node, each with fields that others hold as well.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use tourniquet_api::names;
 use tourniquet_response::{Kind, ObjectRef};
 
-use super::Sim;
 use super::network::{Engine, additive};
+use super::{BYSTANDER, LATE, Sim};
 use crate::fixtures::labels::{Labels, UNSCHEDULABLE, flat};
 use crate::fixtures::{NAMESPACE, NODE, POD, object};
 
@@ -24,7 +24,8 @@ pub(crate) enum Thing {
 }
 
 /// All of them.
-pub(crate) const THINGS: [Thing; 4] = [Thing::Pod(POD), Thing::Pod(NEIGHBOUR), Thing::Namespace, Thing::Node];
+pub(crate) const THINGS: [Thing; 6] =
+    [Thing::Pod(POD), Thing::Pod(NEIGHBOUR), Thing::Pod(BYSTANDER), Thing::Pod(LATE), Thing::Namespace, Thing::Node];
 
 /// A namespace or a node as the API stores it.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,6 +8,7 @@ use tourniquet_response::{Failure, Pass, Phase, report_failures};
 
 use super::Sim;
 use super::api::Stale;
+use super::laws::Looked;
 use crate::fixtures::seconds;
 
 /// Longer than anything that is waited for: identities, and the limits after which a verdict is final.
@@ -37,7 +38,7 @@ pub(crate) struct Operator {
 struct Run {
     response: IncidentResponse,
     plan: Pass,
-    looked: u64,
+    looked: Looked,
     next: Next,
 }
 
@@ -81,7 +82,11 @@ impl Operator {
         let Some(response) = known.or_else(|| sim.responses.get(name).cloned()) else { return Progress::Rests };
         let plan = sim.decide(&response);
         sim.watch(response.metadata.uid.as_deref().unwrap_or_default(), &plan.watch);
-        let run = Run { response, plan, looked: sim.looked(), next: Next::Status };
+        let looked = sim.looked();
+        if same(&plan.status, &response) {
+            sim.says_so_again(&response, looked);
+        }
+        let run = Run { response, plan, looked, next: Next::Status };
         self.schedule(name, run)
     }
 

@@ -79,11 +79,20 @@ impl Sim {
     }
 
     /// Another one of the same name comes in its place: a pod by its workload's controller, a node that is registered anew, a namespace
-    /// that is created again.
+    /// that is created again, with everything in it.
     pub(crate) fn is_replaced(&mut self, thing: Thing) {
         match thing {
             Thing::Pod(name) => self.start_pod(name),
-            _ => self.register(thing),
+            Thing::Node => self.register(thing),
+            Thing::Namespace => {
+                self.register(thing);
+                for policies in [&mut self.policies, &mut self.untouched.policies] {
+                    policies.network.clear();
+                }
+                for name in self.pods.keys().cloned().collect::<Vec<_>>() {
+                    self.start_pod(&name);
+                }
+            }
         }
         self.changed();
     }
@@ -107,6 +116,7 @@ impl Sim {
     pub(crate) fn endpoint_vanishes(&mut self) {
         if let Some(endpoint) = self.endpoints.get_mut(POD) {
             endpoint.unreported = true;
+            endpoint.former = None;
         }
         self.changed();
     }

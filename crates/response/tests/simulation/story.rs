@@ -1,16 +1,16 @@
-//! Random stories: what happens to two pods, their namespace and a node, in any order.
+//! Random stories: what happens to pods, their namespace and a node, in any order.
 
 use proptest::prelude::*;
 use serde_json::json;
 use tourniquet_api::names;
 
-use super::Sim;
 use super::agents::Mood;
 use super::asked::{self, Asked};
 use super::network::Engine;
 use super::objects::{THINGS, Thing};
 use super::operator::Operator;
 use super::outsiders::Tampering;
+use super::{BYSTANDER, LATE, Sim};
 use crate::fixtures::labels::UNSCHEDULABLE;
 use crate::fixtures::{allow_all, policy, seconds};
 
@@ -47,6 +47,7 @@ pub(crate) enum Event {
     AddPolicy(usize),
     RemovePolicy(usize),
     Tamper(Tampering, usize),
+    /// Another one comes in its place. A pod that is gone or not there yet starts.
     Replace(Thing),
     VanishPod,
     FinishPod,
@@ -90,8 +91,8 @@ fn work(asked: BoxedStrategy<Asked>) -> impl Strategy<Value = Event> {
 /// What others do to what is theirs.
 fn others() -> impl Strategy<Value = Event> {
     let thing = || {
-        let [pods @ .., namespace, node] = THINGS;
-        prop_oneof![4 => Just(pods[0]), 1 => Just(pods[1]), 1 => Just(namespace), 1 => Just(node)]
+        let [pod, pods @ .., namespace, node] = THINGS;
+        prop_oneof![4 => Just(pod), 1 => proptest::sample::select(pods.to_vec()), 1 => Just(namespace), 1 => Just(node)]
     };
     let label = || (0..KEYS.len(), 0..VALUES.len());
     prop_oneof![
@@ -156,6 +157,17 @@ pub(crate) fn story() -> impl Strategy<Value = Vec<Event>> {
 /// The same about one pod, which is isolated and nothing else.
 pub(crate) fn isolations() -> impl Strategy<Value = Vec<Event>> {
     story_of(asked::isolation())
+}
+
+/// The same about pods that are isolated one by one, several together, and with their namespace.
+pub(crate) fn isolations_of_many() -> impl Strategy<Value = Vec<Event>> {
+    let pods = [Thing::Pod(LATE), Thing::Pod(BYSTANDER), Thing::Namespace];
+    let comings = proptest::sample::select(pods.to_vec()).prop_map(Event::Replace);
+    let work = work(asked::isolations_of_many());
+    proptest::collection::vec(
+        prop_oneof![12 => work, 2 => comings, 2 => others(), 1 => tampering(), 2 => nodes()],
+        1..60,
+    )
 }
 
 /// The same of which everything can be undone without a journal.

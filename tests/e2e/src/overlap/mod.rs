@@ -1,5 +1,5 @@
-//! Laws 1 and 2 on a real cluster: responses of mixed verbs over the same two pods, their namespace and a node, created, released and
-//! deleted in random order while the operator is killed again and again.
+//! Laws 1 and 2 on a real cluster: responses of mixed verbs over the same two pods, one by one, together and with their namespace, over
+//! that namespace and a node, created, released and deleted in random order while the operator is killed again and again.
 //!
 //! A pod is held from the first `Contained=True` on, for as long as a response that isolates it is there and not asked to let go. In
 //! that time no connection is answered, to it or from it; held by nobody, it answers again; and in the end everything is what it was.
@@ -45,26 +45,27 @@ pub fn seeds() -> Result<Vec<u64>> {
     Ok((1..=number("TOURNIQUET_SEEDS")?.unwrap_or(SEEDS)).collect())
 }
 
-/// One schedule after the other, on the same pods.
-pub async fn run(s: &Scenario) -> Result<()> {
+/// One schedule after the other, on the same pods. They are tried from `outside`, where the operator is as well: of what is in their
+/// namespace, all is cut off when that is isolated.
+pub async fn run(s: &Scenario, outside: &Scenario) -> Result<()> {
     let node = s.paper_node_with("overlap", json!({ schedule::OWNED: "platform" })).await?;
     let exclusive = Exclusive::begin(s).await?;
-    let ended = all(s, &node).await;
+    let ended = all(s, outside, &node).await;
     exclusive.end().await?;
     node.delete().await?;
     ended
 }
 
-async fn all(s: &Scenario, node: &PaperNode) -> Result<()> {
-    let seat = s.pod("operator-seat").await?;
-    let owned = json!({ "metadata": { "labels": { schedule::OWNED: "shop" } } });
-    let (peer, web, db) =
-        tokio::try_join!(s.pod("peer"), s.pod_with(PODS[0], owned.clone()), s.pod_with(PODS[1], owned.clone()))?;
+async fn all(s: &Scenario, outside: &Scenario, node: &PaperNode) -> Result<()> {
+    let (key, value) = schedule::SELECTED;
+    let owned = json!({ "metadata": { "labels": { schedule::OWNED: "shop", key: value } } });
+    let (seat, peer) = tokio::try_join!(outside.pod("operator-seat"), outside.pod("peer"))?;
+    let (web, db) = tokio::try_join!(s.pod_with(PODS[0], owned.clone()), s.pod_with(PODS[1], owned))?;
     let label = format!("{}=shop", schedule::OWNED);
     s.env.kubectl_output(&["label", "namespace", &s.namespace, &label]).await?;
     let mut talks = Vec::new();
     for pod in [&web, &db] {
-        talks.push([s.attempts(&peer, pod).await?, s.attempts(pod, &peer).await?]);
+        talks.push([outside.attempts(&peer, pod).await?, s.attempts(pod, &peer).await?]);
     }
     for seed in seeds()? {
         let stage = Stage { s, node, seat: &seat, pods: [&web, &db], talks: &talks };

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 pub(super) const PODS: [&str; 2] = ["web", "db"];
 /// A label that pods, namespace and node have before anything is done.
 pub(super) const OWNED: &str = "owner";
+/// One that both pods have, and that nobody changes.
+pub(super) const SELECTED: (&str, &str) = ("tier", "front");
 /// Responses of one schedule at least, and so many more at most.
 const RESPONSES: (usize, usize) = (6, 4);
 
@@ -31,6 +33,12 @@ pub(super) enum Asked {
     IsolateAndLabel {
         pod: usize,
         label_first: bool,
+    },
+    /// All pods with a label, together.
+    IsolateSelected,
+    /// All pods of the namespace, and a label on the namespace itself, or none.
+    IsolateNamespace {
+        label: bool,
     },
     /// A cordon, and a label that replaces somebody's.
     CordonAndLabel,
@@ -63,12 +71,14 @@ pub(super) struct Schedule {
 impl Asked {
     fn draw(rng: &mut fastrand::Rng) -> Self {
         let (pod, flag) = (rng.usize(..PODS.len()), rng.bool());
-        match rng.u8(..12) {
+        match rng.u8(..16) {
             0..=4 => Self::Isolate { pod },
             5 => Self::LabelPod { pod, overwrite: flag },
             6 => Self::LabelNamespace { overwrite: flag },
             7 => Self::Cordon,
             8 => Self::CordonAndLabel,
+            9 | 10 => Self::IsolateSelected,
+            11..=13 => Self::IsolateNamespace { label: flag },
             _ => Self::IsolateAndLabel { pod, label_first: flag },
         }
     }
@@ -76,6 +86,8 @@ impl Asked {
     /// As it is asked for.
     pub(super) fn spec(&self, namespace: &str, node: &str) -> Value {
         let on_pod = |pod: usize| json!({ "pod": { "namespace": namespace, "name": PODS[pod] } });
+        let selector = json!({ "matchLabels": { SELECTED.0: SELECTED.1 } });
+        let on_namespace = json!({ "namespace": { "name": namespace } });
         let label = |overwrite: bool| {
             // Of the same key as others, which can be refused, and one that nobody refuses.
             let (key, value) = if overwrite { (OWNED, "soc") } else { ("incident", "4711") };
@@ -84,9 +96,12 @@ impl Asked {
         let (target, actions) = match *self {
             Self::Isolate { pod } => (on_pod(pod), json!([{ "isolate": {} }])),
             Self::LabelPod { pod, overwrite } => (on_pod(pod), json!([label(overwrite)])),
-            Self::LabelNamespace { overwrite } => {
-                (json!({ "namespace": { "name": namespace } }), json!([label(overwrite)]))
+            Self::LabelNamespace { overwrite } => (on_namespace, json!([label(overwrite)])),
+            Self::IsolateSelected => {
+                (json!({ "pods": { "namespace": namespace, "selector": selector } }), json!([{ "isolate": {} }]))
             }
+            Self::IsolateNamespace { label: true } => (on_namespace, json!([{ "isolate": {} }, label(false)])),
+            Self::IsolateNamespace { .. } => (on_namespace, json!([{ "isolate": {} }])),
             Self::Cordon => (json!({ "node": { "name": node } }), json!([{ "cordon": {} }])),
             Self::IsolateAndLabel { pod, label_first: true } => (on_pod(pod), json!([label(true), { "isolate": {} }])),
             Self::IsolateAndLabel { pod, .. } => (on_pod(pod), json!([{ "isolate": {} }, label(false)])),
@@ -99,6 +114,7 @@ impl Asked {
     pub(super) fn isolates(&self) -> BTreeSet<usize> {
         match *self {
             Self::Isolate { pod } | Self::IsolateAndLabel { pod, .. } => [pod].into(),
+            Self::IsolateSelected | Self::IsolateNamespace { .. } => (0..PODS.len()).collect(),
             Self::LabelPod { .. } | Self::LabelNamespace { .. } | Self::Cordon | Self::CordonAndLabel => [].into(),
         }
     }
