@@ -1,6 +1,9 @@
 //! `cargo xtask bench`: measurements, written down in docs/benchmarks.md.
 
-use std::process::{ExitCode, Stdio};
+use std::{
+    path::PathBuf,
+    process::{ExitCode, Stdio},
+};
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
@@ -28,6 +31,24 @@ pub enum BenchCommand {
         #[arg(long, value_enum, default_value_t = Network::Cilium)]
         network: Network,
     },
+    /// How long a response takes to its first effect, beside a bare client that makes the same requests, and a hundred at once
+    Response {
+        /// Responses of each verb to measure at each point
+        #[arg(long, default_value_t = 50)]
+        rounds: u32,
+        /// How many pods are in the cluster, point by point
+        #[arg(long, value_delimiter = ',', default_values_t = [10, 1000, 10_000])]
+        pods: Vec<u32>,
+        /// Responses in force at the last point; with 0 there is none
+        #[arg(long, default_value_t = 1000)]
+        responses: u32,
+        /// What enforces policies
+        #[arg(long, value_enum, default_value_t = Network::None)]
+        network: Network,
+        /// Where to write every single figure
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 impl BenchCommand {
@@ -36,12 +57,22 @@ impl BenchCommand {
     /// # Errors
     /// When the cluster does not come up, or something could not be measured.
     pub fn run(self) -> Result<ExitCode> {
-        let (program, rounds, network, agents) = match self {
+        let (program, args, network, agents) = match self {
             // Policies only: it is their timing that is measured.
-            Self::Isolate { rounds } => ("measure", rounds, Network::Cilium, false),
-            Self::Cut { rounds, network } => ("measure_cut", rounds, network, true),
+            Self::Isolate { rounds } => ("measure", vec![rounds.to_string()], Network::Cilium, false),
+            Self::Cut { rounds, network } => ("measure_cut", vec![rounds.to_string()], network, true),
+            Self::Response { rounds, pods, responses, network, json } => {
+                let pods: Vec<String> = pods.iter().map(ToString::to_string).collect();
+                let mut args = vec![pods.join(","), rounds.to_string(), responses.to_string()];
+                if let Some(json) = json {
+                    args.push(std::path::absolute(json)?.display().to_string());
+                }
+                // Policies only: there are no agents beside pods that run nowhere.
+                ("measure_response", args, network, false)
+            }
         };
-        let built = install::executables(&["build", "--package", "tourniquet-e2e", "--bin", program])?;
+        // Optimized, like the operator that it is compared with.
+        let built = install::executables(&["build", "--release", "--package", "tourniquet-e2e", "--bin", program])?;
         let program = built.into_iter().next().context("cargo built no measurement")?.path;
         let traffic = install::build_traffic()?;
         let options = cluster::Options {
@@ -53,7 +84,7 @@ impl BenchCommand {
         install::install_ours(&handle, agents, &[])?;
         let status = Place::Ours(&handle)
             .program(&program, network, agents, &traffic, None)?
-            .arg(rounds.to_string())
+            .args(args)
             .stdin(Stdio::null())
             .status()
             .context("cannot run the measurement")?;

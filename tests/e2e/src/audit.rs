@@ -77,6 +77,11 @@ impl Request {
         if subresource.is_empty() { resource.clone() } else { format!("{resource}/{subresource}") }
     }
 
+    /// When it came to the API server.
+    pub const fn received(&self) -> Timestamp {
+        self.request_received_timestamp
+    }
+
     pub fn is_event(&self) -> bool {
         self.object_ref.resource == "events"
     }

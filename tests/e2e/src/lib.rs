@@ -20,6 +20,7 @@ pub mod faults;
 pub mod hops;
 pub mod overlap;
 pub mod pods;
+pub mod response_bench;
 pub mod responses;
 pub mod scenario;
 pub mod sets;
