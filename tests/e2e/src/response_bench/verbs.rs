@@ -73,7 +73,7 @@ impl Verb {
                 s.api::<NetworkPolicy>().patch(&format!("bench-{key}"), &manager, &Patch::Apply(&policy)).await?;
             }
             Self::Isolate => {
-                drop(s.api::<NetworkPolicy>().delete(&format!("bench-{key}"), &DeleteParams::default()).await?)
+                drop(s.api::<NetworkPolicy>().delete(&format!("bench-{key}"), &DeleteParams::default()).await?);
             }
             Self::Cordon => {
                 let spec = if wanted { json!({ "unschedulable": true }) } else { json!({}) };
