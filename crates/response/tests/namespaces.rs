@@ -390,3 +390,28 @@ fn one_that_is_open_among_the_many_is_what_is_said() {
     assert_eq!(says(&pass.status, "Contained"), "False/HostNetwork");
     assert!(pass.status.actions[0].message.as_deref().unwrap().contains("pod shop/zz uses its node's network"));
 }
+
+#[test]
+fn while_its_release_waits_for_one_pod_it_is_said_of_all_of_them_whether_they_are_held() {
+    let (mut scene, _) = settled(with_agents(shop(2)));
+    scene.response.metadata.deletion_timestamp = Some(Time(noon()));
+    scene.peers = vec![another(false)];
+    assert_eq!(says(&scene.look().status, "Contained"), "True/WaitingForHolder");
+    scene.containments.insert("uid-of-web-1".to_owned(), containment("uid-of-web-1", &[], "Lifted"));
+    assert_eq!(says(&scene.look().status, "Contained"), "False/WaitingForHolder", "the other one is open");
+}
+
+#[test]
+fn without_an_engine_and_agents_a_pod_that_answers_before_and_after_is_seen_to_be_open() {
+    let mut scene = shop(1);
+    scene.control = Answer::Answered;
+    let (mut scene, _) = settled(scene);
+    let probes = &scene.response.status.as_ref().unwrap().actions[0].results[1].probes;
+    assert_eq!(probes.len(), 1, "it was tried before the policies came");
+    scene = scene.later(seconds(10));
+    scene.reach = Some(Answer::Answered);
+    assert_eq!(says(&scene.look().status, "Ready"), "False/NotEnforced");
+    scene.reach = Some(Answer::TimedOut);
+    let status = scene.look().status;
+    assert_eq!(says(&status, "Contained"), "True/NetworkPolicy");
+}

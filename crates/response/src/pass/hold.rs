@@ -253,6 +253,10 @@ impl Held {
         // With something to put in place, what was in force can be in force all the same: the cut, while the label joins.
         let was_done = cx.before.is_some_and(|before| before.outcome == Outcome::Done);
         let in_place = plan.effects.is_empty();
+        // What is held by its namespace's policies alone has nothing to put in place, and was tried before these are all the same.
+        let tried = TargetResult { probes: plan.probes.clone(), ..TargetResult::default() };
+        let before = cx.before.or((!tried.probes.is_empty()).then_some(&tried));
+        let cx = &Context { before, ..*cx };
         let seen = if in_place || was_done { Some(act.assess(cx)?) } else { None };
         let seen = seen.filter(|seen| in_place || seen.contained == Some(Contained::Held));
         self.residual.extend(plan.residual);

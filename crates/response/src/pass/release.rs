@@ -1,7 +1,7 @@
 //! Releasing: what to undo, and what it waits for.
 
 use jiff::SignedDuration;
-use tourniquet_api::{Action, ActionStatus};
+use tourniquet_api::{Action, ActionStatus, TargetResult};
 
 use super::{Look, Pass, Phase, expired, order, step};
 use crate::action::{self, Contained};
@@ -15,6 +15,36 @@ use crate::world::Unread;
 const LETS_GO: SignedDuration = SignedDuration::from_secs(5);
 
 impl Look<'_> {
+    /// Whether everything that it isolates is still held. An assessment takes it that everything is in place.
+    fn still_contained(&self, pass: &mut Pass, missing: &mut Unread) -> Result<Option<Contained>, Unread> {
+        let mut contained = None;
+        let unreported = TargetResult::default();
+        for (action, state) in self.response.spec.actions.iter().zip(&pass.status.actions) {
+            let Some(act) = action.verb().filter(|_| action.isolate.is_some()).and_then(action::action) else {
+                continue;
+            };
+            for target in &pass.status.targets {
+                let before = |uid: &str| {
+                    let mut results = state.results.iter();
+                    Some(results.find(|result| result.target_uid == uid).unwrap_or(&unreported))
+                };
+                let own = self.context(action, target, before(&target.uid), pass.status.targets.len());
+                let members = act.members(&own, false)?;
+                let members = members.iter().map(|member| own.of_member(member, before(&member.uid)));
+                for cx in std::iter::once(own).chain(members) {
+                    match act.plan(&cx).and_then(|plan| Ok((plan.effects.is_empty(), act.assess(&cx)?))) {
+                        Ok((in_place, seen)) => {
+                            contained = contained.max(if in_place { seen.contained } else { Some(Contained::Open) });
+                            pass.watch.extend(seen.watch);
+                        }
+                        Err(unread) => missing.0.extend(unread.0),
+                    }
+                }
+            }
+        }
+        Ok(contained)
+    }
+
     pub(super) fn release(&self, pass: &mut Pass) -> Result<(), Unread> {
         self.prefetch(&pass.status, true)?;
         pass.finalizer = true;
@@ -46,22 +76,16 @@ impl Look<'_> {
                     // What was never applied needs nobody to wait.
                     if !undo.effects.is_empty() && undo.waits.is_some() {
                         waits = waits.or(undo.waits);
-                        // It goes on holding, so what is said of that goes on following what is seen. An assessment takes it
-                        // that everything is in place.
-                        match act.plan(&cx).and_then(|plan| Ok((plan.effects.is_empty(), act.assess(&cx)?))) {
-                            Ok((in_place, seen)) => {
-                                contained =
-                                    contained.max(if in_place { seen.contained } else { Some(Contained::Open) });
-                                pass.watch.extend(seen.watch);
-                            }
-                            Err(unread) => missing.0.extend(unread.0),
-                        }
                         continue;
                     }
                     let effects = undo.effects.into_iter();
                     pass.steps.extend(effects.map(|effect| step(&state.name, cx.target, effect)));
                 }
             }
+        }
+        if waits.is_some() {
+            // It goes on holding, so what is said of that goes on following what is seen: of every target, not of the one that waits.
+            contained = self.still_contained(pass, &mut missing)?;
         }
         if !missing.0.is_empty() {
             return Err(missing);
