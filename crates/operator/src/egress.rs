@@ -15,7 +15,13 @@ pub(crate) fn targets(own: Option<IpAddr>, health_port: u16) -> Vec<String> {
     let resolver = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let dns = nameserver(&resolver).map(|address| SocketAddr::new(address, DNS));
     let own = own.map(|address| SocketAddr::new(address, health_port));
-    [api, dns, own].into_iter().flatten().map(|target| target.to_string()).collect()
+    let named = [api, dns, own].into_iter().flatten();
+    named.filter(|target| is_elsewhere(target.ip())).map(|target| target.to_string()).collect()
+}
+
+/// A pod's loopback is its own and not cut: whatever answers there says nothing of whom it reaches.
+fn is_elsewhere(address: IpAddr) -> bool {
+    !address.to_canonical().is_loopback() && !address.is_unspecified()
 }
 
 /// The first name server (resolv.conf(5)).
@@ -25,7 +31,7 @@ fn nameserver(resolver: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::nameserver;
+    use super::{is_elsewhere, nameserver};
 
     #[test]
     fn the_first_name_server_counts() {
@@ -34,5 +40,15 @@ mod tests {
         assert_eq!(nameserver(resolver), Some("10.96.0.10".parse().unwrap()));
         assert_eq!(nameserver("nameserver\tfd00::10\n"), Some("fd00::10".parse().unwrap()));
         assert_eq!(nameserver("options ndots:5\n"), None);
+    }
+
+    #[test]
+    fn a_pods_own_loopback_proves_nothing() {
+        for own in ["127.0.0.1", "127.0.0.53", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::"] {
+            assert!(!is_elsewhere(own.parse().unwrap()), "{own}");
+        }
+        // The node's own cache of names, as NodeLocal DNSCache has it.
+        assert!(is_elsewhere("169.254.20.10".parse().unwrap()));
+        assert!(is_elsewhere("10.96.0.10".parse().unwrap()));
     }
 }

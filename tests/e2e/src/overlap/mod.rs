@@ -26,6 +26,9 @@ use crate::{PaperNode, Scenario, Spec, TestPod, TestResponse, until};
 
 /// Everything here takes milliseconds; the machine may be busy, and the operator is killed in between.
 const SOON: Duration = Duration::from_secs(60);
+/// Where labels of the namespace or the pod change at about the time at which a policy goes, Cilium skips that for as long as its identities
+/// change: measured up to two minutes, with Cilium's default timing.
+const LET_GO: Duration = Duration::from_secs(180);
 /// How many seeds are tried when nothing else is asked for: some 10 s each.
 const SEEDS: u64 = 8;
 /// How many attempts are waited for to watch a pod: a second's.
@@ -196,7 +199,7 @@ impl Stage<'_> {
     }
 
     async fn answers(&self, pod: usize, from: Timestamp) -> Result<()> {
-        try_join_all(self.talks[pod].iter().map(|talk| talk.answered(from, SOON))).await.map(drop)
+        try_join_all(self.talks[pod].iter().map(|talk| talk.answered(from, LET_GO))).await.map(drop)
     }
 
     /// Everything, and who holds what responses change.
@@ -277,7 +280,7 @@ impl Running<'_> {
         responses: &[Option<TestResponse>],
         mut ask: impl AsyncFnMut() -> Result<bool>,
     ) -> Result<()> {
-        until(what, SOON, async || {
+        until(what, LET_GO, async || {
             self.tend().await?;
             books.look(responses).await?;
             Ok(ask().await?.then_some(()))
