@@ -25,7 +25,6 @@ use crate::traffic::Attempts;
 use crate::{PaperNode, Scenario, Spec, TestPod, TestResponse, until};
 
 /// Everything here takes milliseconds; the machine may be busy, and the operator is killed in between.
-const SOON: Duration = Duration::from_secs(60);
 /// Where labels of the namespace or the pod change at about the time at which a policy goes, Cilium skips that for as long as its identities
 /// change: measured up to two minutes, with Cilium's default timing.
 const LET_GO: Duration = Duration::from_secs(180);
