@@ -24,8 +24,7 @@ use crate::snapshot::{Snapshot, traces};
 use crate::traffic::Attempts;
 use crate::{PaperNode, Scenario, Spec, TestPod, TestResponse, until};
 
-/// Everything here takes milliseconds; the machine may be busy, and the operator is killed in between.
-/// Where labels of the namespace or the pod change at about the time at which a policy goes, Cilium skips that for as long as its identities
+/// Everything takes milliseconds but for this: where labels of the namespace or the pod change at about the time at which a policy goes, Cilium skips that for as long as its identities
 /// change: measured up to two minutes, with Cilium's default timing.
 const LET_GO: Duration = Duration::from_secs(180);
 /// How many seeds are tried when nothing else is asked for: some 10 s each.
