@@ -71,6 +71,8 @@ impl BenchCommand {
                 ("measure_response", args, network, false)
             }
         };
+        // The program of the test pods is built for a target that a fresh machine does not have.
+        cluster::ensure_packages()?;
         // Optimized, like the operator that it is compared with.
         let built = install::executables(&["build", "--release", "--package", "tourniquet-e2e", "--bin", program])?;
         let program = built.into_iter().next().context("cargo built no measurement")?.path;
