@@ -5,6 +5,7 @@
 mod calico;
 mod client;
 mod error;
+mod exec;
 mod leftovers;
 mod observe;
 mod perform;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 pub use client::client;
 pub use error::Error;
+pub use exec::{ContainerRef, Output, Process};
 use kube::Client;
 use kube::core::DeserializeGuard;
 pub use probe::attempt;

@@ -17,7 +17,8 @@ use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::Value;
 use tourniquet_api::Containment;
 use tourniquet_response::{
-    AdmissionBackend, CiliumEndpoint, ClusterwidePolicy, Kind, Observation, Read, ServiceSelector, Unread, World,
+    AdmissionBackend, CiliumEndpoint, ClusterwidePolicy, Kind, Observation, Read, ServiceSelector, TaskSeen, Unread,
+    World,
 };
 
 use crate::error::{Cause, Error};
@@ -137,6 +138,8 @@ impl Cluster {
             Read::Responses => Observation::Responses(self.peers(now).await?),
             Read::Control { address } => Observation::Control(probe::attempt(*address, CONTROL_LIMIT).await),
             Read::Reach { .. } => Observation::Reach(None),
+            // Nor is this: of a task that nobody carries out nothing is known.
+            Read::Task(_) => Observation::Task(TaskSeen { instance: String::new(), state: None }),
             Read::ServiceAccount { namespace, name } => {
                 Observation::ServiceAccount(patiently(self.service_account(namespace, name)).await)
             }

@@ -55,6 +55,9 @@ impl Cluster {
                 let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
                 within(api.delete(&object.name, &parameters)).await.map(drop)
             }
+            Effect::Start { .. } | Effect::Stop { .. } => {
+                Err(Cause::Transport("it is no request: whoever carries out tasks does it".to_owned()))
+            }
         };
         match done {
             // But not of what is to be created: then its namespace is gone, or its kind is not served.
@@ -91,6 +94,7 @@ const fn doing(effect: &Effect) -> &'static str {
         Effect::Patch { .. } => "change",
         Effect::Put { .. } => "create or restore",
         Effect::Delete { .. } => "delete",
+        Effect::Start { .. } | Effect::Stop { .. } => "begin or end a task on",
     }
 }
 

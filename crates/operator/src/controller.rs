@@ -23,6 +23,7 @@ use crate::leftovers::{Cause, Sweep};
 use crate::pause;
 use crate::prober::Prober;
 use crate::reconcile::{Context, name, reconcile};
+use crate::tasks::Tasks;
 use crate::triggers::{Known, Stored, Triggers};
 
 /// Responses that are worked on at the same time.
@@ -81,14 +82,16 @@ pub(crate) async fn run(
         Triggers { client: client.clone(), responses: responses.clone(), known: known.clone(), send: send.clone() };
     triggers.spawn();
     let by_uid = responses.clone();
-    let prober = Prober::new(move |uid| {
+    let changed = move |uid: &str| {
         let found = by_uid.find(|stored| stored.meta().uid.as_deref() == Some(uid));
         if let Some(stored) = found {
             // The receiver ends with the operator.
             let _ = send.unbounded_send(ObjectRef::from_obj(stored.as_ref()));
         }
-    });
+    };
     let (publisher, cluster) = (Publisher::start(client.clone()), Cluster::new(client));
+    let tasks = Tasks::new(cluster.clone(), changed.clone());
+    let prober = Prober::new(changed);
     let sweep = Sweep {
         cluster: cluster.clone(),
         settings: settings.clone(),
@@ -98,7 +101,7 @@ pub(crate) async fn run(
     };
     tokio::spawn(sweep.run(cause));
     let (told, pauses) = Default::default();
-    let context = Arc::new(Context { publisher, cluster, settings, prober, known, told, pauses });
+    let context = Arc::new(Context { publisher, cluster, settings, prober, tasks, known, told, pauses });
 
     let controller = Controller::for_stream(stored, responses)
         .with_config(Config::default().concurrency(CONCURRENCY))

@@ -10,6 +10,7 @@ mod leftovers;
 mod pause;
 mod prober;
 mod reconcile;
+mod tasks;
 mod triggers;
 
 use std::net::{IpAddr, SocketAddr};

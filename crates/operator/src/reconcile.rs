@@ -11,14 +11,15 @@ use kube::runtime::controller::Action;
 use tourniquet_api::{IncidentResponse, IncidentResponseStatus, names};
 use tourniquet_cluster::{Cluster, Written};
 use tourniquet_response::{
-    Failure, Note, ObjectRef, Observation, Pass, Phase, Read, Settings, Step, Told, World, mark_unreadable, notes,
-    notes_of_unreadable, pass, report_failures, undo_unreadable, unobservable,
+    Effect, Failure, Note, ObjectRef, Observation, Pass, Phase, Read, Settings, Step, Told, World, mark_unreadable,
+    notes, notes_of_unreadable, pass, report_failures, undo_unreadable, unobservable,
 };
 use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::events::Publisher;
 use crate::pause::{Fault, Pauses};
 use crate::prober::Prober;
+use crate::tasks::Tasks;
 use crate::triggers::{Known, Stored};
 
 /// How often one reconcile looks again at its own effects. Two are usual: act, then see. A response that others keep changing
@@ -34,6 +35,7 @@ pub(crate) struct Context {
     pub(crate) cluster: Cluster,
     pub(crate) settings: Settings,
     pub(crate) prober: Prober,
+    pub(crate) tasks: Tasks,
     pub(crate) publisher: Publisher,
     pub(crate) known: Known,
     pub(crate) told: Mutex<Told>,
@@ -160,6 +162,7 @@ async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -
     let current = cx.cluster.response(&namespace, &name).await?;
     let Some(mut response) = current.filter(|current| current.uid().as_deref() == Some(&uid)) else {
         cx.prober.watch(&uid, &[]);
+        cx.tasks.forget(&uid);
         cx.told().forget(&uid);
         return Ok(Some(Action::await_change()));
     };
@@ -234,9 +237,12 @@ async fn decide(response: &IncidentResponse, uid: &str, cx: &Context) -> Result<
             Err(unread) => unread,
         };
         unread.0.retain(|read| {
-            let Read::Reach { address } = read else { return true };
-            let reach = cx.prober.reach(uid, *address);
-            world.observed.insert(read.clone(), Observation::Reach(reach));
+            let seen = match read {
+                Read::Reach { address } => Observation::Reach(cx.prober.reach(uid, *address)),
+                Read::Task(key) => Observation::Task(cx.tasks.look(key)),
+                _ => return true,
+            };
+            world.observed.insert(read.clone(), seen);
             false
         });
         cx.cluster.observe(unread, &mut world).await?;
@@ -264,7 +270,18 @@ async fn perform(plan: &Pass, cx: &Context, fault: &mut Fault) -> Vec<Failure> {
 async fn perform_in_order(steps: Vec<&Step>, cx: &Context) -> Vec<(Failure, Fault)> {
     let mut failures = Vec::new();
     for step in steps {
-        match cx.cluster.perform(&step.effect).await {
+        let performed = match &step.effect {
+            Effect::Start { object, key, work } => {
+                cx.tasks.start(object, key, work);
+                Ok(())
+            }
+            Effect::Stop { key, .. } => {
+                cx.tasks.stop(key);
+                Ok(())
+            }
+            request => cx.cluster.perform(request).await,
+        };
+        match performed {
             Ok(()) => info!(action = step.action, effect = %step.effect, "done"),
             Err(error) => failures.push((step.failed(error.to_string()), Fault::from(&error))),
         }

@@ -6,20 +6,21 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 use std::net::SocketAddr;
 
 use tourniquet_api::{
-    Action, Assurance, Change, Connections, IncidentResponseSpec, Outcome, PinnedTarget, Probe, Residual, TargetResult,
-    Verb,
+    Action, Assurance, Change, Connections, IncidentResponseSpec, Outcome, PinnedTarget, Probe, Residual, RunResult,
+    TargetResult, Verb,
 };
 
 use crate::cordon::CORDON;
 use crate::effect::{Effect, Kind, ObjectRef};
 use crate::isolate::ISOLATE;
 use crate::label::LABEL;
+use crate::run::RUN;
 use crate::settings::Agents;
 use crate::target;
 use crate::world::{Read, Unread, World};
 
 /// Every action that is built. RBAC, acceptance and dispatch derive from this list.
-pub(crate) const ACTIONS: &[&dyn Act] = &[&LABEL, &ISOLATE, &CORDON];
+pub(crate) const ACTIONS: &[&dyn Act] = &[&LABEL, &ISOLATE, &CORDON, &RUN];
 
 /// The action of a verb; `None` when it is not built yet.
 pub(crate) fn action(verb: Verb) -> Option<&'static dyn Act> {
@@ -68,6 +69,11 @@ pub(crate) trait Act: Sync {
     /// What became of it, once the plan is empty.
     fn assess(&self, cx: &Context<'_>) -> Result<Assessment, Unread>;
 
+    /// Whether what it came to stays what it was when the response is released: what was done cannot be taken back.
+    fn stays(&self) -> bool {
+        false
+    }
+
     /// What to do so that nothing of it is left; empty when nothing is.
     fn undo(&self, cx: &Context<'_>) -> Result<Undo, Unread>;
 }
@@ -112,6 +118,8 @@ pub(crate) struct Context<'a> {
     pub(crate) namespace: Option<&'a PinnedTarget>,
     /// Whether there are so many targets that what belongs to them is listed, and not read one by one.
     pub(crate) listed: bool,
+    /// How many outputs of commands share the room that a status has for them.
+    pub(crate) outputs: usize,
     /// The agents, where there are any.
     pub(crate) agents: Option<&'a Agents>,
     /// What was reported of this target before.
@@ -165,6 +173,10 @@ pub(crate) struct Undo {
     pub(crate) blocked: Option<String>,
     /// Another response that goes on holding the target.
     pub(crate) held_by: Option<String>,
+    /// The journal: what is begun so that it is undone, stored before the first effect.
+    pub(crate) changes: Vec<Change>,
+    /// What became of the action meanwhile, where that stays after the release.
+    pub(crate) settled: Option<Assessment>,
 }
 
 /// Whether a target is contained by this response.
@@ -206,6 +218,8 @@ pub(crate) struct Assessment {
     pub(crate) probes: Vec<Probe>,
     /// The connections that were open when the target was cut off, where somebody listed them.
     pub(crate) connections: Option<Connections>,
+    /// What a command wrote.
+    pub(crate) run: Option<RunResult>,
     pub(crate) contained: Option<Contained>,
     pub(crate) residual: Vec<Residual>,
     /// Addresses to go on trying, so that the next look knows whether they answer.

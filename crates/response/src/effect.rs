@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use crate::task::{TaskKey, Work};
+
 /// The kinds of object that effects touch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -163,6 +165,22 @@ pub enum Effect {
         /// Only this version of it, where a newer one may matter to somebody else.
         version: Option<String>,
     },
+    /// Begins what takes its time. That it was to begin is in the journal of the status before; how it stands is seen by the next look.
+    Start {
+        /// The object that it is about.
+        object: ObjectRef,
+        /// Which one it is. It is begun once, however often this is asked for.
+        key: TaskKey,
+        /// What is to be done.
+        work: Work,
+    },
+    /// Ends what takes its time before its end.
+    Stop {
+        /// The object that it is about.
+        object: ObjectRef,
+        /// Which one it is.
+        key: TaskKey,
+    },
 }
 
 impl Effect {
@@ -174,7 +192,9 @@ impl Effect {
             | Self::Withdraw { object, .. }
             | Self::Patch { object, .. }
             | Self::Put { object, .. }
-            | Self::Delete { object, .. } => object,
+            | Self::Delete { object, .. }
+            | Self::Start { object, .. }
+            | Self::Stop { object, .. } => object,
         }
     }
 
@@ -187,6 +207,8 @@ impl Effect {
             Self::Patch { .. } => "Patch",
             Self::Put { .. } => "Put",
             Self::Delete { .. } => "Delete",
+            Self::Start { work: Work::Command(_), .. } => "Run",
+            Self::Stop { .. } => "Stop",
         }
     }
 
@@ -198,6 +220,8 @@ impl Effect {
             Self::Withdraw { manager, .. } => format!("everything held by {manager}"),
             Self::Put { manifest, .. } => manifest.get("spec").map_or_else(String::new, Value::to_string),
             Self::Delete { .. } => "the object".to_owned(),
+            Self::Start { work, .. } => work.describe(),
+            Self::Stop { key, .. } => key.to_string(),
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::conditions;
 use crate::effect::Effect;
 use crate::fields::Fields;
 use crate::isolate;
+use crate::run;
 use crate::settings::{Agents, Settings};
 use crate::status;
 use crate::target;
@@ -211,6 +212,7 @@ impl Look<'_> {
             target,
             namespace: None,
             listed: targets >= LISTED_FROM,
+            outputs: targets * self.response.spec.actions.iter().map(run::outputs).sum::<usize>(),
             agents: self.agents,
             before,
             applied_at: before.and_then(|before| before.applied_at.as_ref()).map_or(self.world.now, |at| at.0),

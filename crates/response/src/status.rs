@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use tourniquet_api::{ActionStatus, IncidentResponse, IncidentResponseStatus, Outcome, PinnedTarget, TargetResult};
 
 use crate::accept;
-use crate::action::Contained;
+use crate::action::{self, Act, Contained};
 use crate::conditions::{Conditions, Is};
 use crate::pass::{Failure, Phase, Results, phase};
 use crate::preserve::{self, PRESERVE};
@@ -249,10 +249,14 @@ pub(crate) fn released(
     reason: &str,
     held_by: Option<&str>,
 ) {
+    let stays = |name: &str| {
+        let mut asked = response.spec.actions.iter().filter(|asked| asked.effective_name() == name);
+        asked.any(|asked| asked.verb().and_then(action::action).is_some_and(Act::stays))
+    };
     for action in &mut status.actions {
         if action.outcome == Outcome::Pending {
             action.outcome = Outcome::Skipped;
-        } else if action.outcome != Outcome::Skipped {
+        } else if action.outcome != Outcome::Skipped && !stays(&action.name) {
             action.outcome = Outcome::Undone;
             action.reason = Some(reason.to_owned());
             action.message = None;
@@ -260,8 +264,9 @@ pub(crate) fn released(
         action.finished_at.get_or_insert(Time(now));
     }
     status.residual.clear();
+    let left = what_stays(status, &stays);
     let mut conditions = conditions(status, response, now);
-    conditions.set("Reverted", Is::True, reason, "everything that this response put in place is gone");
+    conditions.set("Reverted", Is::True, reason, format!("everything that this response put in place is gone{left}"));
     conditions.set("Ready", Is::True, reason, "undone; the record stays until this resource is deleted");
     conditions.remove("Reconciling");
     conditions.remove("Stalled");
@@ -283,6 +288,16 @@ pub(crate) fn released(
             ),
         }
     }
+}
+
+/// What cannot be put back, for whoever reads that everything is.
+fn what_stays(status: &IncidentResponseStatus, stays: &dyn Fn(&str) -> bool) -> String {
+    let began = |action: &&ActionStatus| !matches!(action.outcome, Outcome::Skipped | Outcome::Undone);
+    let left = status.actions.iter().filter(began).filter(|action| stays(&action.name)).map(|action| {
+        let said = action.message.as_deref().unwrap_or_default();
+        format!("; what action {} did stays ({said})", action.name)
+    });
+    left.collect()
 }
 
 /// Undo is under way, or waits; `contained` is what is seen of it meanwhile, of a response that isolates.

@@ -82,6 +82,7 @@ pub fn undo_unreadable(
                 target: &target,
                 namespace: None,
                 listed: false,
+                outputs: 0,
                 agents: settings.agents.as_ref(),
                 before: Some(&before),
                 applied_at: world.now,

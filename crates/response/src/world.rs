@@ -11,6 +11,7 @@ use serde_json::Value;
 use tourniquet_api::{Answer, Containment};
 
 use crate::receipt::{Grants, Looked, Neighbours};
+use crate::task::{TaskKey, TaskSeen};
 
 /// Something to look at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +69,8 @@ pub enum Read {
     Control { address: SocketAddr },
     /// The latest of the attempts that go on since the effects are in place.
     Reach { address: SocketAddr },
+    /// How a task stands.
+    Task(TaskKey),
 }
 
 /// What was seen. An object that does not exist was seen as `None`; what was not looked at is not in the [`World`].
@@ -104,6 +107,7 @@ pub enum Observation {
     Responses(Vec<PeerResponse>),
     Control(Answer),
     Reach(Option<Reach>),
+    Task(TaskSeen),
 }
 
 /// What matters of a `CiliumEndpoint`, which Cilium's agent writes for each pod that it serves.
@@ -291,6 +295,14 @@ impl World {
         match self.observed.get(&Read::Responses) {
             Some(Observation::Responses(responses)) => Ok(responses),
             _ => Err(Read::Responses.into()),
+        }
+    }
+
+    pub(crate) fn task(&self, key: &TaskKey) -> Result<&TaskSeen, Unread> {
+        let read = Read::Task(key.clone());
+        match self.observed.get(&read) {
+            Some(Observation::Task(seen)) => Ok(seen),
+            _ => Err(read.into()),
         }
     }
 

@@ -15,7 +15,8 @@ use anyhow::{Context, Result, ensure};
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, header};
+use hyper_util::rt::TokioIo;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams, Patch, PatchParams};
@@ -232,8 +233,10 @@ fn process_of(pod: &TestPod) -> Result<i32> {
 
 async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Response {
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    // A command is asked for by a GET that is upgraded.
+    let upgrades = request.headers().contains_key(header::UPGRADE);
     // Events are written beside the work, in no order with it, and nothing rests on them.
-    let writes = [Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(request.method())
+    let writes = ([Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(request.method()) || upgrades)
         && !path.starts_with("/apis/events.k8s.io/");
     let concerns = |crash: &&CrashAt| crash.paths.iter().any(|part| path.contains(part));
     let dies = proxy.crash.as_ref().filter(|_| writes).filter(concerns).and_then(|crash| {
@@ -247,7 +250,7 @@ async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Response 
     if let Some(fault) = fault.filter(|fault| !fault.is_done()) {
         return suffer(fault, None).await;
     }
-    let answer = proxy.send(&path, request).await;
+    let answer = if upgrades { proxy.tunnel(&path, request).await } else { proxy.send(&path, request).await };
     if dies == Some(Side::After) {
         return proxy.crash();
     }
@@ -278,5 +281,31 @@ impl Proxy {
         let answer = self.client.send(forwarded.body(client::Body::from(body))?).await?;
         let (parts, body) = answer.into_parts();
         Ok(Response::from_parts(parts, Body::new(body)))
+    }
+
+    /// A request whose connection becomes something else: what comes on either side goes to the other.
+    async fn tunnel(&self, path: &str, mut request: Request) -> Result<Response> {
+        let ours = hyper::upgrade::on(&mut request);
+        let (parts, _) = request.into_parts();
+        let mut forwarded = http::Request::builder().method(parts.method).uri(path);
+        for (name, value) in
+            parts.headers.iter().filter(|(name, _)| !matches!(name.as_str(), "host" | "content-length"))
+        {
+            forwarded = forwarded.header(name, value);
+        }
+        let mut answer = self.client.send(forwarded.body(client::Body::empty())?).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let (parts, body) = answer.into_parts();
+            return Ok(Response::from_parts(parts, Body::new(body)));
+        }
+        let theirs = hyper::upgrade::on(&mut answer);
+        tokio::spawn(async move {
+            if let (Ok(ours), Ok(theirs)) = tokio::join!(ours, theirs) {
+                // It ends when either side does.
+                let _ = tokio::io::copy_bidirectional(&mut TokioIo::new(ours), &mut TokioIo::new(theirs)).await;
+            }
+        });
+        let (parts, _) = answer.into_parts();
+        Ok(Response::from_parts(parts, Body::empty()))
     }
 }

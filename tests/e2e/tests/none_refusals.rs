@@ -182,18 +182,12 @@ fn verbs_and_targets_that_this_version_does_not_carry_out() {
                 "VerbNotSupported",
                 "collect",
             ),
-            (
-                "run",
-                json!({ "target": pod, "actions": [{ "run": { "command": ["/bin/true"] } }] }),
-                "VerbNotSupported",
-                "run",
-            ),
             // One that is built beside one that is not: refused as a whole.
             (
                 "both",
-                json!({ "target": pod, "actions": [{ "isolate": {} }, { "run": { "command": ["/bin/true"] } }] }),
+                json!({ "target": pod, "actions": [{ "isolate": {} }, { "collect": { "storeRef": { "name": "soc" } } }] }),
                 "VerbNotSupported",
-                "run",
+                "collect",
             ),
         ];
         for (name, spec, reason, words) in specs {

@@ -284,6 +284,7 @@ impl Held {
                 assurance: action.isolate.is_some().then_some(seen.assurance),
                 probes: seen.probes,
                 connections: seen.connections.or(before.connections.clone()),
+                run: seen.run.or(before.run.clone()),
                 applied_at: Some(Time(cx.applied_at)),
                 ..before
             });

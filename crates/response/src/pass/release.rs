@@ -1,10 +1,10 @@
 //! Releasing: what to undo, and what it waits for.
 
-use jiff::SignedDuration;
-use tourniquet_api::{Action, ActionStatus, TargetResult};
+use jiff::{SignedDuration, Timestamp};
+use tourniquet_api::{Action, ActionStatus, Change, IncidentResponseStatus, TargetResult};
 
-use super::{Look, Pass, Phase, expired, order, step};
-use crate::action::{self, Contained};
+use super::{Look, Pass, Phase, Results, expired, order, step};
+use crate::action::{self, Assessment, Contained};
 use crate::conditions;
 use crate::preserve::{self, PRESERVE};
 use crate::status;
@@ -13,6 +13,27 @@ use crate::world::Unread;
 /// How long what others have to undo may take before the undo is said to be blocked. An agent lifts a cut within some 20 ms:
 /// each release would be reported as blocked in between.
 const LETS_GO: SignedDuration = SignedDuration::from_secs(5);
+
+/// Writes down what became of an action while it is released, and what is begun for that.
+fn settle(
+    status: &mut IncidentResponseStatus,
+    now: Timestamp,
+    action: &str,
+    target: &str,
+    seen: Option<Assessment>,
+    changes: Vec<Change>,
+) {
+    let Some(state) = status.actions.iter_mut().find(|state| state.name == action) else { return };
+    let Some(result) = state.results.iter_mut().find(|result| result.target_uid == target) else { return };
+    result.changes.extend(changes);
+    let Some(seen) = seen else { return };
+    result.outcome = seen.outcome;
+    result.reason = Some(seen.reason.to_owned());
+    result.message = Some(seen.message);
+    result.run = seen.run.or(result.run.take());
+    let results = std::mem::take(&mut state.results);
+    status::summarize(state, Results::of(results), now);
+}
 
 impl Look<'_> {
     /// Whether everything that it isolates is still held. An assessment takes it that everything is in place.
@@ -53,6 +74,7 @@ impl Look<'_> {
         let mut held_by = None;
         let mut blocked = None;
         let mut contained: Option<Contained> = None;
+        let mut settled = Vec::new();
         // The last action that was applied is the first to be undone.
         let actions: Vec<(&Action, &ActionStatus)> =
             self.response.spec.actions.iter().zip(&pass.status.actions).rev().collect();
@@ -72,6 +94,7 @@ impl Look<'_> {
                         }
                     };
                     held_by = held_by.or(undo.held_by);
+                    settled.push((state.name.clone(), cx.target.uid.clone(), undo.settled, undo.changes));
                     blocked = blocked.or(undo.blocked);
                     // What was never applied needs nobody to wait.
                     if !undo.effects.is_empty() && undo.waits.is_some() {
@@ -82,6 +105,11 @@ impl Look<'_> {
                     pass.steps.extend(effects.map(|effect| step(&state.name, cx.target, effect)));
                 }
             }
+        }
+        for (action, target, seen, changes) in settled {
+            // What waits is not begun, and not said to be.
+            let changes = if waits.is_some() { Vec::new() } else { changes };
+            settle(&mut pass.status, self.world.now, &action, &target, seen, changes);
         }
         if waits.is_some() {
             // It goes on holding, so what is said of that goes on following what is seen: of every target, not of the one that waits.

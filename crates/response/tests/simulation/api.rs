@@ -148,6 +148,7 @@ impl Sim {
                 self.delete(of, version.as_deref());
                 Ok(())
             }
+            Effect::Start { .. } | Effect::Stop { .. } => panic!("no response of these stories runs a command"),
         };
         self.changed();
         done

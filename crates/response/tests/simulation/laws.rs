@@ -276,5 +276,6 @@ fn check_containment(effect: &Effect, uid: &str) {
             assert!(object.uid.is_some() && version.is_some(), "{effect}: somebody may have joined meanwhile");
         }
         Effect::Patch { .. } | Effect::Put { .. } => panic!("{effect}: takes other responses' entries away"),
+        Effect::Start { .. } | Effect::Stop { .. } => panic!("{effect}: no task is about a Containment"),
     }
 }

@@ -321,6 +321,7 @@ impl Sim {
             Read::Reach { address } => {
                 Observation::Reach(self.attempts.get(&(uid.to_owned(), *address)).copied().flatten())
             }
+            Read::Task(_) => panic!("no response of these stories runs a command"),
         }
     }
 

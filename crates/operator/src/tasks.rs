@@ -1,0 +1,115 @@
+//! Work that takes its time, beside reconciling: no response waits for a command of another one, nor for its own.
+//!
+//! What is begun here is in the stored status before. What was begun stays in the table until its response is gone, so that nothing is begun
+//! twice by one instance; that another one does not begin it again is decided in `tourniquet-response`, by the instance's name.
+
+mod command;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tourniquet_cluster::{Cluster, ContainerRef};
+use tourniquet_response::{ObjectRef, TaskKey, TaskReport, TaskSeen, TaskState, Work};
+use tracing::{Instrument, info, info_span};
+
+/// Called with a response's UID when one of its tasks has come further.
+type Changed = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// The tasks of all responses.
+#[derive(Clone)]
+pub(crate) struct Tasks {
+    table: Arc<Mutex<BTreeMap<TaskKey, Task>>>,
+    cluster: Cluster,
+    changed: Changed,
+    instance: Arc<str>,
+}
+
+struct Task {
+    state: TaskState,
+    end: CancellationToken,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
+}
+
+impl Tasks {
+    pub(crate) fn new(cluster: Cluster, changed: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        // A pod's name is not given twice, and a container of it does not start twice at one time.
+        let pod = std::env::var("HOSTNAME").unwrap_or_default();
+        let instance = format!("{pod} {} {}", std::process::id(), Timestamp::now()).into();
+        Self { table: Arc::default(), cluster, changed: Arc::new(changed), instance }
+    }
+
+    /// How a task stands.
+    pub(crate) fn look(&self, key: &TaskKey) -> TaskSeen {
+        let state = self.lock().get(key).map(|task| task.state.clone());
+        TaskSeen { instance: self.instance.to_string(), state }
+    }
+
+    /// Begins a task, unless it was begun before.
+    pub(crate) fn start(&self, object: &ObjectRef, key: &TaskKey, work: &Work) {
+        let end = CancellationToken::new();
+        {
+            let mut table = self.lock();
+            if table.contains_key(key) {
+                return;
+            }
+            let state = TaskState::Running { since: Timestamp::now(), ending: false };
+            table.insert(key.clone(), Task { state, end: end.clone() });
+        }
+        let (tasks, key, object, work) = (self.clone(), key.clone(), object.clone(), work.clone());
+        let span =
+            info_span!("task", response_uid = key.response, action = key.action, undo = key.undo, target = %object);
+        let task = async move {
+            let report = match work {
+                Work::Command(command) => {
+                    let place = ContainerRef {
+                        namespace: object.namespace.unwrap_or_default(),
+                        pod: object.name,
+                        pod_uid: object.uid.unwrap_or_default(),
+                        container: command.container.clone(),
+                        container_id: command.container_id.clone(),
+                    };
+                    TaskReport::Command(command::run(&tasks.cluster, &place, &command, &end).await)
+                }
+            };
+            tasks.ended(&key, report);
+        };
+        tokio::spawn(task.instrument(span));
+    }
+
+    /// Ends a task before its end.
+    pub(crate) fn stop(&self, key: &TaskKey) {
+        if let Some(task) = self.lock().get_mut(key)
+            && let TaskState::Running { ending, .. } = &mut task.state
+        {
+            *ending = true;
+            task.end.cancel();
+        }
+    }
+
+    /// Ends and forgets the tasks of a response that is gone.
+    pub(crate) fn forget(&self, response: &str) {
+        self.lock().retain(|key, _| key.response != response);
+    }
+
+    fn ended(&self, key: &TaskKey, report: TaskReport) {
+        match &report {
+            TaskReport::Command(report) => info!(ended = ?report.ended, "command ended"),
+        }
+        if let Some(task) = self.lock().get_mut(key) {
+            task.state = TaskState::Ended(report);
+        }
+        (self.changed)(&key.response);
+    }
+
+    /// A thread that panicked while it held the lock left the table whole: each change of it is one assignment.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TaskKey, Task>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

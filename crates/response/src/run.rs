@@ -1,0 +1,297 @@
+//! Run: a command in a container, at most once.
+//!
+//! That it is begun is in the journal before it is begun, with the operator's instance: what another instance had begun nobody knows the end
+//! of, so that is `Unknown` and not a second run. What a command did is not undone, unless there is a command for that.
+
+mod report;
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use tourniquet_api::{Action, Change, Outcome, PinnedTarget, Residual, Run, TargetResult, Verb};
+
+use self::report::{NOT_BEGUN, UNDONE, judge, judge_undo, keep, unknown, unknown_undo};
+use crate::action::{Act, Assessment, Context, Plan, Undo};
+use crate::effect::{Effect, Kind};
+use crate::rbac::rule;
+use crate::target::{self, describe};
+use crate::task::{Command, TaskKey, TaskReport, TaskState, Work};
+use crate::world::{Read, Unread};
+
+pub(crate) const RUN: RunCommand = RunCommand;
+
+/// The room that all outputs of a response have in its status, in bytes.
+const ROOM: usize = 32 * 1024;
+/// The most of one output.
+const TAIL: usize = 4 * 1024;
+/// The journal's entries: that it was begun, by which instance.
+const BEGUN: &str = "command";
+const UNDO_BEGUN: &str = "undo command";
+
+/// How many outputs an action has on each target.
+pub(crate) fn outputs(action: &Action) -> usize {
+    if action.run.is_some() { 2 } else { 0 }
+}
+
+/// The action.
+pub(crate) struct RunCommand;
+
+impl Act for RunCommand {
+    fn verb(&self) -> Verb {
+        Verb::Run
+    }
+
+    fn targets(&self) -> &'static [Kind] {
+        &[Kind::Pod]
+    }
+
+    fn rbac(&self) -> Vec<PolicyRule> {
+        // From Kubernetes 1.35 on an exec by WebSocket asks for create; the request itself is a GET.
+        vec![rule("", &["pods"], &["get"]), rule("", &["pods/exec"], &["get", "create"])]
+    }
+
+    fn reads(&self, cx: &Context<'_>, undoing: bool) -> Vec<Read> {
+        let begun = !undoing || journal(cx.before, BEGUN).is_some();
+        target::read(cx.target).filter(|_| begun).into_iter().collect()
+    }
+
+    fn plan(&self, cx: &Context<'_>) -> Result<Plan, Unread> {
+        let mut plan = Plan::default();
+        let Some(run) = asked(cx) else { return Ok(plan) };
+        let begun = journal(cx.before, BEGUN);
+        if begun.is_none() && is_decided(cx.before) {
+            return Ok(plan);
+        }
+        let key = key(cx, run.1, false);
+        let seen = cx.world.task(&key)?;
+        if seen.state.is_some() || begun.is_some_and(|by| by != seen.instance) {
+            return Ok(plan);
+        }
+        match container(cx, run.0)? {
+            Ok(container) => {
+                plan.changes.push(entry(BEGUN, &seen.instance));
+                plan.effects.push(start(cx, key, &container, run.0, &run.0.command));
+            }
+            Err(why) if begun.is_none() => plan.residual.push(cannot(cx, why)),
+            Err(_) => {}
+        }
+        Ok(plan)
+    }
+
+    fn assess(&self, cx: &Context<'_>) -> Result<Assessment, Unread> {
+        let Some((run, action)) = asked(cx) else { return Ok(Assessment::default()) };
+        if let Some(kept) = keep(cx.before) {
+            return Ok(kept);
+        }
+        let seen = cx.world.task(&key(cx, action, false))?;
+        let program = program(&run.command);
+        Ok(match &seen.state {
+            Some(TaskState::Running { since, .. }) => Assessment {
+                outcome: Outcome::Running,
+                reason: "Running",
+                message: format!("{program} runs in {} since {since}", describe(cx.target)),
+                ..Assessment::default()
+            },
+            Some(TaskState::Ended(TaskReport::Command(report))) => judge(cx.target, program, run, report),
+            None if journal(cx.before, BEGUN).is_none() => match container(cx, run)? {
+                Err(why) => {
+                    Assessment { outcome: Outcome::Failed, reason: why.0, message: why.1, ..Assessment::default() }
+                }
+                // It will be planned.
+                Ok(_) => Assessment::default(),
+            },
+            None => unknown(cx.target, program),
+        })
+    }
+
+    fn stays(&self) -> bool {
+        true
+    }
+
+    fn undo(&self, cx: &Context<'_>) -> Result<Undo, Unread> {
+        let mut undo = Undo::default();
+        let (Some((run, action)), Some(before)) = (asked(cx), cx.before) else { return Ok(undo) };
+        if journal(Some(before), BEGUN).is_none() {
+            return Ok(undo);
+        }
+        let program = program(&run.command);
+        let object = target::object(cx.target, Kind::Pod);
+        let mut reason = before.reason.as_deref().unwrap_or_default();
+        if !is_decided(Some(before)) {
+            let key = key(cx, action, false);
+            match &cx.world.task(&key)?.state {
+                Some(TaskState::Running { ending: false, .. }) => {
+                    undo.effects.push(Effect::Stop { object, key });
+                    return Ok(undo);
+                }
+                Some(TaskState::Running { .. }) => {
+                    undo.blocked = Some(format!("{program} in {} is being ended", describe(cx.target)));
+                    return Ok(undo);
+                }
+                Some(TaskState::Ended(TaskReport::Command(report))) => {
+                    undo.settled = Some(judge(cx.target, program, run, report));
+                }
+                None => undo.settled = Some(unknown(cx.target, program)),
+            }
+            reason = undo.settled.as_ref().map_or(reason, |settled| settled.reason);
+        }
+        let Some(takes_back) = run.undo.as_ref().filter(|_| !NOT_BEGUN.contains(&reason) && !UNDONE.contains(&reason))
+        else {
+            return Ok(undo);
+        };
+        let key = key(cx, action, true);
+        let seen = cx.world.task(&key)?;
+        let begun = journal(Some(before), UNDO_BEGUN);
+        match &seen.state {
+            Some(TaskState::Running { .. }) => {
+                let since = self::program(&takes_back.command);
+                undo.blocked = Some(format!("{since} runs in {} to undo {program}", describe(cx.target)));
+            }
+            Some(TaskState::Ended(TaskReport::Command(report))) => {
+                undo.settled = Some(judge_undo(cx.target, self::program(&takes_back.command), run, report));
+            }
+            None if begun.is_some_and(|by| by != seen.instance) => {
+                undo.settled = Some(unknown_undo(cx.target, self::program(&takes_back.command)));
+            }
+            None => match container(cx, run)? {
+                Ok(container) => {
+                    if begun.is_none() {
+                        undo.changes.push(entry(UNDO_BEGUN, &seen.instance));
+                    }
+                    undo.effects.push(start(cx, key, &container, run, &takes_back.command));
+                }
+                // What is not there any more has nothing left to undo.
+                Err(_) => {}
+            },
+        }
+        Ok(undo)
+    }
+}
+
+/// The command that was asked for, and the action's name.
+fn asked<'a>(cx: &Context<'a>) -> Option<(&'a Run, &'a str)> {
+    let action = cx.action?;
+    Some((action.run.as_ref()?, action.effective_name()))
+}
+
+fn key(cx: &Context<'_>, action: &str, undo: bool) -> TaskKey {
+    TaskKey { response: cx.response_uid.to_owned(), action: action.to_owned(), target: cx.target.uid.clone(), undo }
+}
+
+fn entry(what: &str, instance: &str) -> Change {
+    Change { what: what.to_owned(), before: Some(instance.to_owned()), ..Change::default() }
+}
+
+/// The instance that has begun it.
+fn journal<'a>(before: Option<&'a TargetResult>, what: &str) -> Option<&'a str> {
+    let changes = before.map_or(&[][..], |before| &before.changes);
+    changes.iter().find(|change| change.what == what).map(|change| change.before.as_deref().unwrap_or_default())
+}
+
+/// Whether nothing more will become of it.
+fn is_decided(before: Option<&TargetResult>) -> bool {
+    before.is_some_and(|before| !matches!(before.outcome, Outcome::Pending | Outcome::Running))
+}
+
+/// A program, as it is called in messages: its arguments can hold secrets.
+fn program(argv: &[String]) -> &str {
+    argv.first().map_or("the command", String::as_str)
+}
+
+fn start(cx: &Context<'_>, key: TaskKey, container: &Pinned, run: &Run, argv: &[String]) -> Effect {
+    let command = Command {
+        container: container.name.clone(),
+        container_id: container.id.clone(),
+        argv: argv.to_vec(),
+        timeout: Duration::try_from(run.timeout.get()).unwrap_or_default(),
+        tail: TAIL.min(ROOM / cx.outputs.max(1)),
+    };
+    Effect::Start { object: target::object(cx.target, Kind::Pod), key, work: Work::Command(command) }
+}
+
+/// A container that was pinned and runs.
+struct Pinned {
+    name: String,
+    id: String,
+}
+
+/// A reason, and what is wrong.
+type Why = (&'static str, String);
+
+/// The container that is meant, as it was pinned; or why there is none to run anything in.
+fn container(cx: &Context<'_>, run: &Run) -> Result<Result<Pinned, Why>, Unread> {
+    let namespace = cx.target.namespace.as_deref().unwrap_or_default();
+    let pod = cx.world.pod(namespace, &cx.target.name)?;
+    let Some(pod) = pod.filter(|pod| pod.metadata.uid.as_deref() == Some(&cx.target.uid)) else {
+        return Ok(Err((
+            "TargetGone",
+            format!("{} is gone: there is nothing to run a command in", describe(cx.target)),
+        )));
+    };
+    Ok(pinned(cx.target, pod, run))
+}
+
+fn pinned(target: &PinnedTarget, pod: &Pod, run: &Run) -> Result<Pinned, Why> {
+    let of = describe(target);
+    let names: Vec<&str> =
+        pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| container.name.as_str()).collect();
+    let name = match (&run.container, names.as_slice()) {
+        (Some(name), _) if names.contains(&name.as_str()) => name.as_str(),
+        (Some(name), _) => {
+            return Err((
+                "ContainerNotFound",
+                format!(
+                    "{of} has no container {name}, but {}; create another response that names one of them",
+                    names.join(", ")
+                ),
+            ));
+        }
+        (None, [only]) => only,
+        (None, _) => {
+            return Err((
+                "ContainerNotNamed",
+                format!(
+                    "{of} has the containers {}: create another response that names one of them in run.container",
+                    names.join(", ")
+                ),
+            ));
+        }
+    };
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let Some(status) = statuses.into_iter().find(|status| status.name == name) else {
+        return Err(not_running(&of, name));
+    };
+    let runs = status.state.as_ref().is_some_and(|state| state.running.is_some());
+    let Some(id) = status.container_id.as_ref().filter(|_| runs) else { return Err(not_running(&of, name)) };
+    let known = target.containers.iter().find(|container| container.name == name);
+    match known.and_then(|container| container.container_id.as_ref()) {
+        Some(pinned) if pinned != id => Err((
+            "ContainerReplaced",
+            format!(
+                "container {name} of {of} was restarted since the response was accepted: it is another container, and nothing was run in it"
+            ),
+        )),
+        _ => Ok(Pinned { name: name.to_owned(), id: id.clone() }),
+    }
+}
+
+fn not_running(of: &str, name: &str) -> Why {
+    (
+        "ContainerNotRunning",
+        format!(
+            "container {name} of {of} does not run: nothing can be run in it; when it does, create another response"
+        ),
+    )
+}
+
+/// What keeps it from being begun, for a dry run.
+fn cannot(cx: &Context<'_>, (code, message): Why) -> Residual {
+    let name = cx.action.map_or("run", Action::effective_name);
+    Residual {
+        code: code.to_owned(),
+        severity: "Medium".to_owned(),
+        message: format!("action {name} runs no command: {message}"),
+        remedy: None,
+    }
+}
