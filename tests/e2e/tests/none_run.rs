@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tourniquet_api::{ActionStatus, Outcome, RunResult};
-use tourniquet_e2e::{Scenario, Spec, TestResponse, scenario, until};
+use tourniquet_e2e::{RESPONSE_NAMESPACE, Scenario, Spec, TestResponse, scenario, until};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -159,6 +159,25 @@ fn a_command_runs_in_a_pod_that_is_isolated() {
         spec.0["actions"] = json!([{ "isolate": {} }, { "run": { "command": ["/bin/true"] } }]);
         let response = s.respond("r", spec).await?;
         ended(&response, Outcome::Done, "CommandSucceeded").await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn the_example_is_carried_out_and_undone() {
+    scenario("run-example", |s| async move {
+        let pod = s.pod("web").await?;
+        let example = include_str!("../../../examples/run-command.yaml");
+        ensure!(example.contains("namespace: shop") && example.contains("name: sentinel-4716"));
+        let name = format!("{}-example", s.namespace);
+        let manifest = example.replace("namespace: shop", &format!("namespace: {}", s.namespace));
+        s.apply_text(&manifest.replace("name: sentinel-4716", &format!("name: {name}"))).await?;
+        let response = s.known(RESPONSE_NAMESPACE, &name).await?;
+        ended(&response, Outcome::Done, "CommandSucceeded").await?;
+        ensure!(s.exec(&pod, &["/bin/ls", "/tmp"]).await?.contains("stopped-by-soc"));
+        response.delete().await?;
+        response.gone(SOON).await?;
+        ensure!(!s.exec(&pod, &["/bin/ls", "/tmp"]).await?.contains("stopped-by-soc"));
         Ok(())
     });
 }
