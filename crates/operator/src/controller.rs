@@ -25,6 +25,7 @@ use crate::prober::Prober;
 use crate::reconcile::{Context, name, reconcile};
 use crate::tasks::Tasks;
 use crate::triggers::{Known, Stored, Triggers};
+use crate::turns::Turns;
 
 /// Responses that are worked on at the same time.
 const CONCURRENCY: u16 = 32;
@@ -56,12 +57,15 @@ pub(crate) async fn run(
     let causes = cause.clone();
     let known = Known::default();
     let watched = known.clone();
+    let turns = Turns::default();
+    let coming = turns.clone();
     let stored = watcher(api, watcher::Config::default())
         .backoff(pause::watch())
         .reflect(writer)
         // Not by `Store::wait_until_ready`: the controller waits by it too, and in kube-runtime 5.0.0 only one of two is woken.
         .inspect_ok(move |event| {
             watched.watched(event);
+            coming.watched(event);
             match event {
                 Event::InitDone => {
                     if synchronized.set() {
@@ -101,7 +105,7 @@ pub(crate) async fn run(
     };
     tokio::spawn(sweep.run(cause));
     let (told, pauses) = Default::default();
-    let context = Arc::new(Context { publisher, cluster, settings, prober, tasks, known, told, pauses });
+    let context = Arc::new(Context { publisher, cluster, settings, prober, tasks, turns, known, told, pauses });
 
     let controller = Controller::for_stream(stored, responses)
         .with_config(Config::default().concurrency(CONCURRENCY))

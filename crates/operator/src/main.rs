@@ -12,6 +12,7 @@ mod prober;
 mod reconcile;
 mod tasks;
 mod triggers;
+mod turns;
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;

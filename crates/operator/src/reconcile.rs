@@ -21,6 +21,7 @@ use crate::pause::{Fault, Pauses};
 use crate::prober::Prober;
 use crate::tasks::Tasks;
 use crate::triggers::{Known, Stored};
+use crate::turns::{self, Turns};
 
 /// How often one reconcile looks again at its own effects. Two are usual: act, then see. A response that others keep changing
 /// waits for its next turn like one that fails, so that it cannot keep a worker for itself.
@@ -36,6 +37,7 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) prober: Prober,
     pub(crate) tasks: Tasks,
+    pub(crate) turns: Turns,
     pub(crate) publisher: Publisher,
     pub(crate) known: Known,
     pub(crate) told: Mutex<Told>,
@@ -142,20 +144,43 @@ async fn reconcile_unreadable(invalid: &InvalidObject, cx: &Context) -> Result<A
 }
 
 async fn reconcile_response(stored: &IncidentResponse, cx: &Context) -> Result<Action, Error> {
+    let uid = stored.uid().unwrap_or_default();
+    // What is to be undone is somebody's service that does not run.
+    let lets_go = stored.metadata.deletion_timestamp.is_some() || stored.spec.release == Some(true);
+    let mut holds = stored.status.is_some() && !lets_go;
     for _ in 0..ROUNDS {
+        if holds && cx.turns.waits(&uid) {
+            return Ok(Action::requeue(turns::AGAIN));
+        }
+        holds = !lets_go;
         let mut notes = Vec::new();
         let ended = round(stored, cx, &mut notes).await;
+        if matches!(ended, Ok(Round::Stale)) {
+            holds = false;
+        } else {
+            cx.turns.decided(&uid);
+        }
         // After the effects, whatever became of them: none of them waits for an event.
         cx.publisher.publish(&stored.metadata, notes);
-        if let Some(action) = ended? {
+        if let Round::Ended(action) = ended? {
             return Ok(action);
         }
     }
     Err(Error::Restless)
 }
 
-/// Decides once, and carries it out; `None` when it has to be looked at again.
-async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -> Result<Option<Action>, Error> {
+/// What one look came to.
+enum Round {
+    /// Somebody changed the response meanwhile: nothing was done, and it is read again.
+    Stale,
+    /// Something was done, and what came of it is to be seen.
+    Acted,
+    /// There is nothing to be done for now.
+    Ended(Action),
+}
+
+/// Decides once, and carries it out.
+async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -> Result<Round, Error> {
     let (namespace, name) = (stored.namespace().unwrap_or_default(), stored.name_any());
     let uid = stored.uid().unwrap_or_default();
     // Never from the cache: what authorizes an effect is what is stored now.
@@ -163,8 +188,9 @@ async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -
     let Some(mut response) = current.filter(|current| current.uid().as_deref() == Some(&uid)) else {
         cx.prober.watch(&uid, &[]);
         cx.tasks.forget(&uid);
+        cx.turns.forget(&uid);
         cx.told().forget(&uid);
-        return Ok(Some(Action::await_change()));
+        return Ok(Round::Ended(Action::await_change()));
     };
     let plan = match decide(&response, &uid, cx).await {
         Ok(plan) => plan,
@@ -181,7 +207,7 @@ async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -
 
     if serialized(&plan.status) != serialized(&response.status.clone().unwrap_or_default()) {
         if !write(&mut response, &plan.status, cx, notes).await? {
-            return Ok(None);
+            return Ok(Round::Stale);
         }
         report(&plan);
     }
@@ -190,7 +216,7 @@ async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -
     let deleted = response.metadata.deletion_timestamp.is_some();
     if has_finalizer != plan.finalizer && !(plan.finalizer && deleted) {
         match cx.cluster.set_finalizer(&response.metadata, plan.finalizer).await? {
-            Written::Stale => return Ok(None),
+            Written::Stale => return Ok(Round::Stale),
             Written::Done(version) => response.metadata.resource_version = version,
         }
     }
@@ -199,7 +225,7 @@ async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -
             Duration::try_from(after).unwrap_or_default().clamp(Duration::from_millis(50), AT_THE_LATEST)
         });
         let rests = matches!(plan.phase, Phase::Refused | Phase::Released | Phase::Planned | Phase::Unaccepted);
-        return Ok(Some(if rests { Action::await_change() } else { Action::requeue(after) }));
+        return Ok(Round::Ended(if rests { Action::await_change() } else { Action::requeue(after) }));
     }
     let mut fault = Fault::default();
     let failures = perform(&plan, cx, &mut fault).await;
@@ -210,7 +236,7 @@ async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -
         let messages: Vec<&str> = failures.iter().map(|failure| failure.message.as_str()).collect();
         return Err(Error::Effects(messages.join("; "), fault));
     }
-    Ok(None)
+    Ok(Round::Acted)
 }
 
 /// Writes the status, and notes what in it is worth an event. False when somebody changed the response since it was read.
