@@ -7,7 +7,6 @@
 //!
 //! No Kubernetes. What is read from a pod, and how, is not decided here. `docs/evidence.md` is for whoever reads the evidence.
 
-#![allow(clippy::todo, clippy::unused_async, reason = "the interface comes first")]
 pub mod folder;
 pub mod store;
 

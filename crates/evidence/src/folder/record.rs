@@ -20,13 +20,17 @@ pub struct Record {
     pub opened_at: Timestamp,
     /// When this record was made, by the operator's clock.
     pub sealed_at: Timestamp,
-    /// Whether each artifact that was planned is there as a whole: all of them are [`Outcome::Done`].
+    /// Whether each artifact that was planned is there as a whole: all of them are [`Outcome::Done`], and nothing is not collected or foreign.
     pub complete: bool,
     /// The circumstances.
     #[serde(flatten)]
     pub facts: Facts,
     /// What was collected, and what could not be, by the time it was begun.
     pub artifacts: Vec<ArtifactRecord>,
+    /// Names of what was planned when the folder was opened, and of which nothing was begun or it is not known any more.
+    pub not_collected: Vec<String>,
+    /// Blobs that lie below `data/` and that no upload of ours made. No manifest has them: tools that verify the bag name them.
+    pub foreign: Vec<String>,
 }
 
 /// The circumstances, as the caller knows them.
@@ -223,8 +227,8 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ArtifactPlan {
-    /// Its name below `data/`, such as `web/processes.txt`; segments are made safe ([`super::safe_segment`]). One that is taken gets a number: what was collected
-    /// again lies beside what was collected before.
+    /// Its name below `data/`, such as `web/processes.txt`; made safe ([`super::safe_path`]). One that is taken gets a number (`web/processes.txt~2`): what was
+    /// collected again lies beside what was collected before.
     pub name: String,
     /// What it is, in words.
     pub what: String,

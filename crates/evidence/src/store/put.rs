@@ -4,10 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::io::AsyncRead;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::attempts::Effort;
+use super::blocks::{BLOCK, Intake, Stop};
+use super::commit::Blob;
+use super::upload::Upload;
 use super::{Store, Trouble};
 
 /// How much of a source is taken, and for how long.
@@ -43,7 +47,7 @@ impl PutOptions {
 }
 
 /// The largest blob: 50,000 blocks, the service's limit, of 4 MiB.
-pub const LARGEST: u64 = 50_000 * 4 * 1024 * 1024;
+pub const LARGEST: u64 = 50_000 * BLOCK as u64;
 
 /// What was received of a source, when it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,8 +120,8 @@ impl Store {
     /// Stores what `reader` gives at `path`, which must not exist yet.
     ///
     /// Memory: at most four blocks of 4 MiB, whatever the length. `verdict` is called when the stream has ended, with what was received, and tells what the
-    /// stream cannot: whether the program behind it succeeded, and what else is to be kept with the blob. It is awaited for at most `options.grace`; without its answer
-    /// the blob is marked [`Ended::Broken`].
+    /// stream cannot: whether the program behind it succeeded, and what else is to be kept with the blob. The reader is dropped before: a program that is given
+    /// up ends by that. It is awaited for at most `options.grace`; without its answer the blob is marked [`Ended::Broken`].
     ///
     /// A source that ends badly is not an error of the store: see [`Stored::ended`].
     ///
@@ -130,7 +134,64 @@ impl Store {
         V: FnOnce(Received) -> F + Send,
         F: Future<Output = Verdict> + Send,
     {
-        let _ = (path, reader, verdict, options);
-        todo!()
+        self.put_with(path, reader, verdict, options, true).await
+    }
+
+    /// The same, and whether a credential that is refused is waited for.
+    pub(super) async fn put_with<R, V, F>(
+        &self,
+        path: &str,
+        reader: R,
+        verdict: V,
+        options: PutOptions,
+        credential: bool,
+    ) -> Result<Stored, Trouble>
+    where
+        R: AsyncRead + Unpin + Send,
+        V: FnOnce(Received) -> F + Send,
+        F: Future<Output = Verdict> + Send,
+    {
+        let name = self.name(path)?;
+        if options.limit > LARGEST {
+            return Err(Trouble::new(
+                "TooLarge",
+                format!("a blob has at most {LARGEST} bytes; the limit is {}", options.limit),
+            ));
+        }
+        let stop = Stop::of(&options);
+        let mut intake = Intake::new(reader, &options);
+        let effort = Effort { until: options.deadline + options.grace, credential };
+        let mut upload = Upload::new(self, &name, options.nonce, effort);
+        upload.take(&mut intake, &stop).await?;
+        let received = intake.finish();
+
+        let until = match received.ended {
+            Ended::Cancelled => Instant::now() + options.grace,
+            _ => options.deadline.max(Instant::now()) + options.grace,
+        };
+        let held_up = self.held_up();
+        let commit = async {
+            let verdict = timeout(options.grace, verdict(received.clone())).await.unwrap_or_else(|_| Verdict {
+                broken: Some(format!("its source did not say within {} s how it ended", options.grace.as_secs())),
+                ..Verdict::default()
+            });
+            upload.settle().await?;
+            let blob = Blob::new(path, &name, received, verdict, options.nonce)?;
+            blob.commit(self, upload.ids(), Effort { until, credential }).await
+        };
+        timeout_at(until, commit).await.unwrap_or_else(|_| {
+            let why = held_up.borrow().as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+            Err(Trouble::passing("TimedOut", format!("{name} could not be stored before its time was up{why}")))
+        })
+    }
+
+    /// Stores what is in memory, by the nonce that tells it from another.
+    ///
+    /// # Errors
+    /// As [`Store::put`].
+    pub async fn put_small(&self, path: &str, content: &[u8], nonce: Uuid, until: Instant) -> Result<Stored, Trouble> {
+        let mut options = PutOptions::new(content.len() as u64, until);
+        options.nonce = nonce;
+        self.put(path, content, |_| std::future::ready(Verdict::default()), options).await
     }
 }

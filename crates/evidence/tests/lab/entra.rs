@@ -1,0 +1,1 @@
+//! A sign-in service on loopback, which gives a token for a service account's.
