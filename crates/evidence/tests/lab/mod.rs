@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 pub(crate) mod azurite;
+pub(crate) mod bagit;
 pub(crate) mod entra;
+pub(crate) mod folders;
 pub(crate) mod pki;
 pub(crate) mod proxy;
 pub(crate) mod sas;
@@ -13,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use secrecy::SecretString;
+use tempfile::TempDir;
 use tokio::time::Instant;
 use tourniquet_evidence::store::{Ended, PutOptions, Received, Stored, Verdict};
 use tourniquet_evidence::{Auth, Store, StoreConfig, Trouble};
@@ -66,8 +69,23 @@ impl Lab {
     /// A store behind a proxy that does this to each request.
     pub(crate) async fn behind(&self, rule: impl Rule) -> (Store, Proxy) {
         let proxy = Proxy::start(self.azurite, rule).await;
-        let store = Store::open(&self.config_at(&proxy.endpoint(), self.sas().sign())).unwrap();
-        (store, proxy)
+        (self.store_at(&proxy), proxy)
+    }
+
+    /// A store behind this proxy.
+    pub(crate) fn store_at(&self, proxy: &Proxy) -> Store {
+        Store::open(&self.config_at(&proxy.endpoint(), self.sas().sign())).unwrap()
+    }
+
+    /// A folder as an auditor gets it: all its blobs as files.
+    pub(crate) async fn download(&self, path: &str) -> TempDir {
+        let dir = TempDir::new().unwrap();
+        for blob in self.store().list(&format!("{path}/")).await.unwrap() {
+            let file = dir.path().join(blob.path.strip_prefix(path).unwrap().trim_start_matches('/'));
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, self.content(&blob.path).await.unwrap()).unwrap();
+        }
+        dir
     }
 
     /// What is there, whoever asks.
