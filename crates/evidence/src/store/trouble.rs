@@ -121,6 +121,7 @@ impl Trouble {
     pub(super) fn without(mut self, secret: &str) -> Self {
         if !secret.is_empty() {
             self.message = self.message.replace(secret, "(left out)");
+            self.code = self.code.replace(secret, "(left out)");
         }
         self
     }

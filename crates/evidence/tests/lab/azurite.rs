@@ -51,7 +51,8 @@ impl Azurite {
                 .arg("--key")
                 .arg(&key)
                 .env("AZURITE_ACCOUNTS", format!("{ACCOUNT}:{KEY}"))
-                .current_dir(dir.path())
+                // It looks at its folder later too, and writes nothing there.
+                .current_dir(std::env::temp_dir())
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
                 .spawn()

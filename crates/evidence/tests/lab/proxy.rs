@@ -31,7 +31,7 @@ pub(crate) enum Fate {
     Hangs,
     /// It arrives, after this.
     Slow(Duration),
-    /// It is answered by the proxy: status, error code, headers.
+    /// It is answered by the proxy: status, error code (and after a colon, a message), headers.
     Answered(u16, &'static str, Vec<(&'static str, String)>),
 }
 
@@ -156,8 +156,9 @@ impl Shared {
             Fate::Answered(status, code, headers) => {
                 // The connection can be used again only when the request was read.
                 let _ = request.into_body().collect().await;
+                let (code, message) = code.split_once(": ").unwrap_or((code, "The proxy said so."));
                 let body = format!(
-                    "<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>{code}</Code><Message>{code}, said the proxy.</Message></Error>"
+                    "<?xml version=\"1.0\" encoding=\"utf-8\"?><Error><Code>{code}</Code><Message>{message}</Message></Error>"
                 );
                 let mut answer = Response::builder()
                     .status(status)
