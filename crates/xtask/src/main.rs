@@ -1,10 +1,12 @@
 //! The project's own commands, as `cargo xtask …`.
 
+#![allow(clippy::print_stdout, reason = "what a command was asked for goes to standard output")]
+
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tourniquet_xtask::{bench, cluster, demo, generate, test};
+use tourniquet_xtask::{azurite, bench, cluster, demo, generate, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The commands of the tourniquet workspace")]
@@ -31,6 +33,9 @@ enum Command {
     Bench(bench::BenchCommand),
     /// Runs every check and every test
     Test(test::TestCommand),
+    /// Installs Azurite for the tests of evidence, and prints where: TOURNIQUET_AZURITE=$(cargo xtask azurite) cargo test --package tourniquet-evidence
+    #[command(hide = true)]
+    Azurite,
 }
 
 impl Command {
@@ -43,6 +48,10 @@ impl Command {
             Self::Bench(command) => command.run(),
             Self::Demo(command) => command.run(),
             Self::Test(command) => command.run(),
+            Self::Azurite => {
+                println!("{}", azurite::ensure()?.display());
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }

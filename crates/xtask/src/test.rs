@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{
+    azurite,
     cluster::{self, Handle, Network, base, workspace},
     generate,
     install::{self, NAMESPACE, Place},
@@ -91,9 +92,10 @@ impl TestCommand {
         if wanted(Part::Unit) {
             // The agent's tests make network namespaces.
             cluster::ensure_packages()?;
+            let azurite = azurite::ensure()?;
             count += phase("unit and property tests", || {
                 let mut cargo = cargo(&["test", "--workspace", "--exclude", "tourniquet-e2e", "--locked", "--quiet"]);
-                tests(&mut cargo)
+                tests(cargo.env(azurite::VARIABLE, azurite))
             })?;
         }
         if wanted(Part::Lifecycle) && self.context.is_none() {
