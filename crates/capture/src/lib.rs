@@ -16,9 +16,20 @@
 //! A capture whose trailer is missing, or claims another length or SHA-256 than what arrived, was cut off on the way: it is
 //! not whole, whatever else is said.
 
+mod capture;
+mod connections;
+mod environment;
+mod files;
+mod memory;
+mod output;
+mod process;
+mod report;
 mod request;
+mod text;
 mod trailer;
 
+pub use self::capture::Capture;
+pub use self::process::{Member, Members, Process, Stat};
 pub use self::request::{
     BadRequest, Container, DEFAULT_TIMEOUT, LONGEST_PATH, LONGEST_TIMEOUT, MOST_REQUEST, PROGRAM, Pod, ProcessRef,
     Request, SUBCOMMAND, What,
