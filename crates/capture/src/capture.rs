@@ -50,6 +50,10 @@ impl Capture {
             Some(request) => read(request, members, &mut out, &mut report, self.deadline),
             None => Err(Failure::new(Reason::BadRequest, "there is no request")),
         };
+        let missing: u64 = ["unreadable", "bytesUnreadable"].iter().filter_map(|what| report.counts.get(*what)).sum();
+        if missing > 0 {
+            report.truncate("parts of it could not be read: the warnings say which, and why");
+        }
         // What was read before a failure is worth keeping. What is not taken now is not tried again: the trailer would not count it.
         let done = done.and(out.flush().map_err(Failure::not_taken));
         drop(out.into_parts());

@@ -49,6 +49,7 @@ pub(crate) fn write(
     deadline: Deadline,
 ) -> Result<(), Failure> {
     let depths = Depths::of(members);
+    let mut denied = None;
     for member in chosen {
         deadline.check()?;
         let read = members.open(member).and_then(|process| Ok((process.read("environ", MOST)?, process.pids()?)));
@@ -64,6 +65,7 @@ pub(crate) fn write(
                     "the environment of process {} (as the node counts) cannot be read: {error}",
                     member.pid
                 ));
+                denied = Some(error);
                 continue;
             }
         };
@@ -82,7 +84,12 @@ pub(crate) fn write(
         };
         write_line(out, &record).map_err(Failure::not_taken)?;
     }
-    Ok(())
+    match denied {
+        Some(error) if !report.counts.contains_key("processes") => {
+            Err(Failure::unreadable("the environment of every process", error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn variables(bytes: &[u8], values: bool) -> Variables {

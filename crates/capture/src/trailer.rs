@@ -51,11 +51,11 @@ pub struct Trailer {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result")]
 pub enum Outcome {
-    /// Everything that was asked for. What could not be read of single objects is in the warnings.
+    /// Everything that was asked for.
     Whole,
-    /// A bound was reached: what is there is true, and there is more.
+    /// A bound was reached, or a part could not be read: what is there is true, and there is more.
     Truncated {
-        /// Which bound, and what is missing.
+        /// What is missing, and why; the warnings have more.
         message: String,
     },
     /// It is not what was asked for. What was written is worth keeping, and not to be taken for whole.
