@@ -156,6 +156,27 @@ fn a_file_without_end_is_cut_off_where_was_asked() {
 }
 
 #[test]
+fn a_capture_that_takes_too_long_ends_by_itself() {
+    let container = container();
+    File::create(container.path("sparse")).expect("a file").set_len(1 << 43).expect("8 TiB of nothing");
+    let what = json!({"file": {"path": "/sparse", "maxBytes": 1u64 << 43}});
+    let trailer = container.capture_to(what, 1, std::io::sink());
+    assert!(trailer.length > 0);
+    Captured { bytes: Vec::new(), trailer }.failed(Reason::TimedOut);
+}
+
+/// Whoever asked is gone: nothing more is read.
+#[test]
+fn what_is_not_taken_ends_the_capture() {
+    let container = container();
+    container.file("/data", vec![1; 1 << 20]);
+    let full = File::options().write(true).open("/dev/full").expect("the device");
+    let trailer = container.capture_to(json!({"file": {"path": "/data", "maxBytes": MIB}}), 600, full);
+    assert_eq!(trailer.length, 0);
+    Captured { bytes: Vec::new(), trailer }.failed(Reason::NotTaken);
+}
+
+#[test]
 fn a_folder_holds_links_as_links_and_names_to_the_byte() {
     let container = container();
     container.file("/data/plain", "bytes");

@@ -4,12 +4,13 @@
 
 mod fixtures;
 
+use std::io::{self, Write};
 use std::process::Command;
 
 use serde_json::json;
 use tourniquet_capture::Reason;
 
-use crate::fixtures::{Captured, Container, until};
+use crate::fixtures::{Captured, Container, kill, until};
 
 const MOST: u64 = 1 << 30;
 
@@ -90,4 +91,31 @@ fn of_several_that_fit_the_oldest_is_taken_and_the_others_named() {
     assert_eq!(captured.trailer.process.expect("whose it is").node_pid, pids[1]);
     dump(&container, &json!({"name": "slee"}), MOST).failed(Reason::NoSuchProcess);
     dump(&container, &json!({"pid": 4_000_000}), MOST).failed(Reason::NoSuchProcess);
+}
+
+/// Takes the first bytes, and ends the process that they are of.
+struct Deadly(u32, bool);
+
+impl Write for Deadly {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !std::mem::replace(&mut self.1, true) {
+            kill(self.0);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_process_that_ends_in_the_middle_is_no_whole_memory() {
+    let mut container = Container::new();
+    let pid = keeper(&mut container);
+    let what = json!({"memory": {"process": {"nodePid": pid}, "maxBytes": MOST}});
+    let trailer = container.capture_to(what, 600, Deadly(pid, false));
+    let length = trailer.length;
+    Captured { bytes: Vec::new(), trailer }.failed(Reason::ProcessGone);
+    assert!(length > 0, "what was read is kept");
 }

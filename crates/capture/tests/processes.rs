@@ -87,6 +87,20 @@ fn a_process_that_has_gone_is_counted_and_the_others_are_told() {
         .failed(Reason::NoSuchProcess);
 }
 
+/// It ends between being opened and being read, which is the worst moment.
+#[test]
+fn a_process_that_ends_while_it_is_read_is_told_as_far_as_it_was() {
+    let mut container = Container::new();
+    let pid = container.run("/bin/sleep");
+    container.doomed = true;
+    let [record] = &container.capture(json!({"processes": {}})).whole().lines()[..] else { panic!("one process") };
+    assert_eq!((&record["nodePid"], &record["name"]), (&json!(pid), &json!("sleep")));
+    assert!(
+        record["exe"].is_null() && record["status"]["State"].as_str().expect("a state").starts_with('Z'),
+        "{record}"
+    );
+}
+
 #[test]
 fn the_environment_comes_without_its_values_unless_they_are_asked_for() {
     let mut container = Container::new();

@@ -6,6 +6,7 @@
 
 pub(crate) mod file;
 pub(crate) mod folder;
+mod pax;
 
 use std::fs::File;
 use std::io;
