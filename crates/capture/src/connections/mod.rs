@@ -24,7 +24,7 @@ const MOST_LINES: u64 = 100_000;
 const MOST_NAMESPACES: usize = 32;
 /// So many open files of a process are looked at for sockets, and so many sockets are remembered.
 const MOST_FDS: usize = 65_536;
-const MOST_OWNED: usize = 500_000;
+const MOST_OWNED: usize = 200_000;
 /// So many processes of a namespace, or owners of a socket, are named.
 const MOST_NAMED: usize = 64;
 
@@ -71,6 +71,7 @@ struct Seen<'a> {
     /// By their inodes, in the order of their oldest process.
     namespaces: Vec<(u64, Vec<&'a Member>)>,
     owners: BTreeMap<u64, Vec<Owner>>,
+    owned: usize,
 }
 
 /// Writes the network of these processes.
@@ -149,13 +150,14 @@ impl<'a> Seen<'a> {
         for name in names {
             let link = process.link(&format!("fd/{name}")).unwrap_or_default();
             let (Some(inode), Ok(fd)) = (socket(&link), name.parse()) else { continue };
-            let room = self.owners.len() < MOST_OWNED;
-            if !room && !self.owners.contains_key(&inode) {
-                report.warn(format!("the pod has more than {MOST_OWNED} sockets: not all are told whose they are"));
+            if self.owned >= MOST_OWNED {
+                report
+                    .warn(format!("the pod has more than {MOST_OWNED} open sockets: not all are told whose they are"));
                 return;
             }
             let owners = self.owners.entry(inode).or_default();
             if owners.len() < MOST_NAMED {
+                self.owned += 1;
                 owners.push(Owner { node_pid: member.pid, fd });
             }
         }

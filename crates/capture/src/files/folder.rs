@@ -24,7 +24,12 @@ const BLOCK: u64 = 512;
 /// What ends an archive.
 const END: u64 = 2 * BLOCK;
 /// So many files with several names are remembered; beyond that, each name has the bytes once more.
-const MOST_LINKED: usize = 10_000;
+const MOST_LINKED: usize = 1_000;
+
+/// So many bytes of names wait to be looked at, at most.
+const MOST_WAITING: usize = 16 * 1024 * 1024;
+/// What a name takes besides its bytes.
+const PER_NAME: usize = 32;
 
 /// Bounds of an archive.
 #[derive(Clone, Copy)]
@@ -53,7 +58,7 @@ pub(crate) fn write(
         let text = format!("{name} is the kernel's, not the container's: collect Processes and Connections");
         return Err(Failure::new(Reason::KernelFile, text));
     }
-    Walk { base, out: &mut *out, report, deadline, bounds, written: 0, linked: BTreeMap::new() }.all()?;
+    Walk { base, out: &mut *out, report, deadline, bounds, written: 0, waiting: 0, linked: BTreeMap::new() }.all()?;
     out.write_all(&[0; END as usize]).map_err(Failure::not_taken)
 }
 
@@ -65,6 +70,8 @@ struct Walk<'a> {
     bounds: Bounds,
     /// Bytes of the archive, without its end.
     written: u64,
+    /// Bytes of the names that wait to be looked at.
+    waiting: usize,
     /// The first name of files that have several.
     linked: BTreeMap<(u32, u32, u64), Vec<u8>>,
 }
@@ -75,6 +82,7 @@ impl Walk<'_> {
         let mut pending = vec![Vec::new()];
         let mut entries = 0u64;
         while let Some(path) = pending.pop() {
+            self.waiting = self.waiting.saturating_sub(path.len() + PER_NAME);
             self.deadline.check()?;
             entries += 1;
             if entries > self.bounds.entries {
@@ -85,7 +93,9 @@ impl Walk<'_> {
             match self.entry(&path, usize::try_from(room).unwrap_or(usize::MAX))? {
                 Next::Below(names) => {
                     let below = |name: Vec<u8>| if path.is_empty() { name } else { [&path[..], b"/", &name].concat() };
-                    pending.extend(names.into_iter().rev().map(below));
+                    let below: Vec<Vec<u8>> = names.into_iter().rev().map(below).collect();
+                    self.waiting += below.iter().map(|path| path.len() + PER_NAME).sum::<usize>();
+                    pending.extend(below);
                 }
                 Next::Further => {}
                 Next::Full => return Ok(()),
@@ -159,12 +169,17 @@ impl Walk<'_> {
                 .warn(format!("{} is the kernel's, not the container's: what is in it is left out", quoted(path)));
             return Ok(Next::Further);
         }
-        let mut names = Vec::new();
+        let (mut names, mut waiting) = (Vec::new(), self.waiting);
         for entry in Dir::new(open(here, OFlags::DIRECTORY)?).map_err(io::Error::from)? {
             let entry = entry.map_err(io::Error::from)?;
             let name = entry.file_name().to_bytes();
             if matches!(name, b"." | b"..") {
                 continue;
+            }
+            waiting += path.len() + 1 + name.len() + PER_NAME;
+            if waiting > MOST_WAITING {
+                self.report.truncate(format!("{} has more names than are remembered", quoted(path)));
+                break;
             }
             if names.len() >= room {
                 self.report.truncate(format!("the folder has more than {} entries", self.bounds.entries));

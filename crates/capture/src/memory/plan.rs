@@ -13,6 +13,8 @@ use crate::report::{Deadline, Failure, Report};
 const MOST_SEGMENTS: usize = 400_000;
 /// So many regions are looked at.
 const MOST_REGIONS: usize = 100_000;
+/// So many bytes of paths are kept.
+const MOST_TEXT: usize = 4 * 1024 * 1024;
 /// So many pages are asked for by one read of `pagemap`.
 const PAGES: usize = 8192;
 /// So many pages are asked for in all: 8 TiB of addresses, a minute or two.
@@ -52,14 +54,15 @@ impl Plan {
     pub(super) fn of(process: &Process, most: u64, report: &mut Report, deadline: Deadline) -> Result<Self, Error> {
         let mut regions = regions(process).map_err(Error::Read)?;
         let pagemap = process.file("pagemap").map_err(Error::Read)?;
-        let devices = regions.iter().filter(|found| found.device).count() as u64;
+        let devices =
+            regions.iter().filter(|found| found.device && !found.region.path.starts_with(b"[vvar")).count() as u64;
         if devices > 0 {
             report.count("regionsOfDevices", devices);
             report.warn(format!("{devices} regions are a device's: not read, it may do harm"));
         }
         regions.retain(|found| !found.device && found.resident);
         // The small ones first: one that is made very large must not hide the others.
-        regions.sort_by_key(|found| (found.rank(), found.region.length()));
+        regions.sort_by_key(|found| (found.rank, found.region.length()));
         let mut plan = Self::default();
         let mut left = most.saturating_sub(super::core::most_head(&regions));
         let (mut pages, mut unseen, mut beyond) = (0u64, 0u64, 0u64);
@@ -90,7 +93,8 @@ impl Plan {
             ));
         }
         plan.segments.sort_unstable_by_key(|segment| segment.start);
-        plan.files = regions.into_iter().map(|found| found.region).filter(|region| region.inode != 0).collect();
+        plan.files = regions.into_iter().map(|found| found.region).filter(|region| !region.path.is_empty()).collect();
+        plan.files.retain(|region| region.inode != 0);
         plan.files.sort_unstable_by_key(|region| region.start);
         plan.files.truncate(super::core::MOST_FILES);
         Ok(plan)
@@ -122,14 +126,16 @@ pub(super) struct Found {
     pub(super) region: Region,
     /// Something of it is in memory or swapped out.
     resident: bool,
+    /// What says most comes first.
+    rank: u8,
     /// A device's memory, or pages that the kernel keeps for itself.
     device: bool,
 }
 
 impl Found {
-    /// What says most comes first.
-    fn rank(&self) -> u8 {
-        u8::from(self.region.inode != 0 && !self.region.is_writable() && !self.region.path.ends_with(b" (deleted)"))
+    fn new(region: Region) -> Self {
+        let plain = region.inode != 0 && !region.is_writable() && !region.path.ends_with(b" (deleted)");
+        Self { region, resident: false, rank: u8::from(plain), device: false }
     }
 
     fn flags(&self) -> u32 {
@@ -140,10 +146,17 @@ impl Found {
 
 fn regions(process: &Process) -> io::Result<Vec<Found>> {
     let mut regions: Vec<Found> = Vec::new();
+    let mut text = 0;
     maps::lines(process, "smaps", |line| {
         if let Some(region) = Region::parse(line) {
             if regions.len() < MOST_REGIONS {
-                regions.push(Found { region, resident: false, device: false });
+                let mut found = Found::new(region);
+                text += found.region.path.len();
+                // What it is called is worth less than what is in it.
+                if text > MOST_TEXT {
+                    found.region.path = Vec::new();
+                }
+                regions.push(found);
             }
         } else if let Some(last) = regions.last_mut() {
             detail(last, line);
@@ -206,8 +219,7 @@ mod tests {
     use super::{Found, MOST_SEGMENTS, Plan, Region, Segment, detail, page};
 
     fn found() -> Found {
-        let region = Region::parse(b"1000-3000 rw-p 00000000 00:00 0 ").expect("a region");
-        Found { region, resident: false, device: false }
+        Found::new(Region::parse(b"1000-3000 rw-p 00000000 00:00 0 ").expect("a region"))
     }
 
     #[test]

@@ -19,6 +19,9 @@ const MOST_BYTES: u64 = 512 * 1024 * 1024;
 const MOST_CMDLINE: u64 = 128 * 1024;
 /// So many regions of a process are told that hold code, and so many that hold none. All are counted.
 const MOST_REGIONS: usize = 2048;
+/// So many bytes of paths are told of a process's regions with code, of those without, and of its open files. As JSON they may take six
+/// times as much, and a capture has no more memory than its agent.
+const MOST_TEXT: usize = 1024 * 1024;
 /// So many open files of a process are told.
 const MOST_FDS: usize = 4096;
 /// The kinds of namespaces.
@@ -149,8 +152,7 @@ fn tell(record: &Record, pid: u32, report: &mut Report) {
         }
     }
     if record.fds.as_ref().is_some_and(|fds| fds.more) {
-        report
-            .warn(format!("process {pid} (as the node counts) has more than {MOST_FDS} open files: not all are told"));
+        report.warn(format!("process {pid} (as the node counts) has more open files than are told"));
     }
     if record.exe.as_ref().is_some_and(Executable::is_deleted) {
         report.count("deletedExecutables", 1);
@@ -238,14 +240,15 @@ pub(crate) fn inode(link: &[u8]) -> Option<u64> {
 
 fn regions(process: &Process) -> io::Result<Maps> {
     let mut found = Maps::default();
-    let (mut code, mut data) = (0, 0);
+    let (mut code, mut data) = ((0, 0), (0, 0));
     maps::each(process, |region| {
         found.total += 1;
         found.anonymous_code += u64::from(region.is_anonymous_code());
         // A process that makes regions without end must not hide code behind them.
         let kept = if region.is_executable() { &mut code } else { &mut data };
-        if *kept < MOST_REGIONS {
-            *kept += 1;
+        let (regions, text) = (kept.0 + 1, kept.1 + region.path.len());
+        if regions <= MOST_REGIONS && text <= MOST_TEXT {
+            *kept = (regions, text);
             found.regions.push(region);
         }
     })?;
@@ -253,13 +256,19 @@ fn regions(process: &Process) -> io::Result<Maps> {
 }
 
 fn fds(process: &Process) -> io::Result<Fds> {
-    let (names, more) = process.names("fd", MOST_FDS)?;
-    let open = names.iter().filter_map(|name| {
-        // Closed since.
-        let target = process.link(&format!("fd/{name}")).ok()?;
-        Some((name.parse().ok()?, Text(target)))
-    });
-    Ok(Fds { more, open: open.collect() })
+    let (names, mut more) = process.names("fd", MOST_FDS)?;
+    let (mut open, mut text) = (BTreeMap::new(), 0);
+    for name in &names {
+        // Otherwise it was closed since.
+        let (Ok(target), Ok(number)) = (process.link(&format!("fd/{name}")), name.parse()) else { continue };
+        text += target.len();
+        if text > MOST_TEXT {
+            more = true;
+            break;
+        }
+        open.insert(number, Text(target));
+    }
+    Ok(Fds { more, open })
 }
 
 #[cfg(test)]
