@@ -13,7 +13,8 @@
 //! | AF_XDP sockets | [`cut::queues`] | leave the pod none; nothing is ever sent or received on them | CAP_NET_RAW |
 //! | TCP sockets | [`reach`] | attempts from inside, without data | nothing more |
 //! | a UDP socket | [`netns`] | asks for a route; nothing is sent | nothing more |
-//! | `/proc/PID` | `pods::process` | cgroup, start time and network namespace of processes; read through one open directory each, so that nothing is of a process that got the number later | the node's PID namespace, CAP_SYS_PTRACE |
+//! | `/proc/PID` | `tourniquet_capture::Process`, by `pods::process` | cgroup, start time and network namespace of processes; read through one open directory each, so that nothing is of a process that got the number later | the node's PID namespace, CAP_SYS_PTRACE |
+//! | evidence: processes, memory, files of a container | the crate `tourniquet-capture`, by the binary's subcommand `capture` in a process of its own | read from outside, through `/proc/PID`; files through the container's root, resolved within it (`openat2`); nothing is written, nothing executed | CAP_SYS_PTRACE; CAP_DAC_READ_SEARCH for what other users than root may not share |
 //!
 //! # What of that a pod controls
 //!

@@ -2,6 +2,7 @@
 //!
 //! It listens on no port, runs nothing in a container, and reads nothing of the API but its own node's Containments.
 
+mod capture;
 mod containments;
 mod entry;
 mod orphans;
@@ -23,6 +24,8 @@ use crate::pod::Node;
 use crate::scans::Scans;
 
 /// Cuts off the pods of its node that a Containment names, and lets them go.
+///
+/// `tourniquet-agent capture REQUEST` instead reads one artifact of one pod and ends: see the crate tourniquet-capture.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
@@ -54,6 +57,10 @@ enum Where {
 const WORKERS: usize = 64;
 
 fn main() -> ExitCode {
+    // Before anything else: nothing but a capture's trailer may be written to stderr, and it needs no node and no API server.
+    if let Some(request) = capture::requested(std::env::args_os()) {
+        return capture::run(request.as_deref());
+    }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().json().flatten_event(true).with_span_list(false).with_env_filter(filter).init();
     // One thread for the API's part, which waits.

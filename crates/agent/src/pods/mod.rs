@@ -20,6 +20,7 @@
 //! below its containers' (never matched: see [`cgroup`]).
 
 pub mod cgroup;
+mod members;
 mod process;
 mod scan;
 
@@ -28,6 +29,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use self::cgroup::{Hierarchy, valid_uid};
+pub use self::members::{MOST_PROCESSES, PodProcesses, with_processes};
 pub use self::scan::MOST_NAMESPACES;
 use self::scan::{TRIES, settle};
 use crate::netns::{NetNs, NsId};

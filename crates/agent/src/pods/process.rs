@@ -1,14 +1,13 @@
 //! One process, as its `/proc/PID` shows it, and the namespaces of the node's first.
 
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat};
 use nix::sched::CloneFlags;
-use nix::sys::stat::Mode;
+use tourniquet_capture::{Process as Directory, Stat};
 
 use super::FindError;
 use super::cgroup::{Hierarchy, Place, Unplaced, place};
@@ -37,46 +36,58 @@ pub(super) enum Missed {
     Unreadable { uid: Option<String>, file: &'static str, source: io::Error },
 }
 
-/// The process behind an entry of proc, if it is one of a pod's: of this pod, or of any.
+/// The process behind an entry of proc, if it is one of a pod's: of this pod, or of any. One that has ended and is not yet
+/// collected is none: it has no namespace any more.
 pub(super) fn process(
     path: &Path,
     pid: u32,
     wanted: Option<&str>,
     hierarchy: &Hierarchy,
 ) -> Result<Option<Process>, Missed> {
-    let directory: OwnedFd = match File::open(path) {
-        Ok(directory) => directory.into(),
-        Err(error) => return Err(missed(error, None, "")),
+    let Some(Placed { directory, place, stat }) = placed(path, wanted, hierarchy)? else { return Ok(None) };
+    if matches!(stat.state, 'Z' | 'X') {
+        return Ok(None);
+    }
+    let netns = directory.file("ns/net").and_then(|file| NetNs::from_fd(file.into()));
+    let netns = netns.map_err(|error| missed(error, Some(&place), "ns/net"))?;
+    stays(&directory, &place, hierarchy)?;
+    Ok(Some(Process { pid, started: stat.started, place, netns }))
+}
+
+/// A process of a pod, held open.
+pub(super) struct Placed {
+    pub(super) directory: Directory,
+    pub(super) place: Place,
+    pub(super) stat: Stat,
+}
+
+/// The process behind an entry of proc, if it is one of a pod's: of this pod, or of any.
+pub(super) fn placed(path: &Path, wanted: Option<&str>, hierarchy: &Hierarchy) -> Result<Option<Placed>, Missed> {
+    let directory = Directory::open(path).map_err(|error| missed(error, None, ""))?;
+    let place = match place_of(&directory, hierarchy).map_err(|error| missed(error, None, "cgroup"))? {
+        Ok(place) if wanted.is_none_or(|wanted| wanted == place.uid) => place,
+        Ok(_) | Err(Unplaced::NoPod | Unplaced::Contradiction) => return Ok(None),
+        Err(Unplaced::Relative) => return Err(Missed::Relative),
     };
-    let belongs = |before: Option<&Place>| {
-        let text = read(&directory, "cgroup").map_err(|error| missed(error, before, "cgroup"))?;
-        match place(&text, hierarchy) {
-            Ok(place) if wanted.is_none_or(|wanted| wanted == place.uid) => Ok(Some(place)),
-            Ok(_) | Err(Unplaced::NoPod | Unplaced::Contradiction) => Ok(None),
-            Err(Unplaced::Relative) => Err(Missed::Relative),
-        }
-    };
-    let Some(place) = belongs(None)? else { return Ok(None) };
     // CRI-O's monitor of a container: in the pod's cgroup, in the node's network, no process of the pod.
     if place.container.starts_with("crio-conmon-") {
         return Ok(None);
     }
-    let stat = read(&directory, "stat").map_err(|error| missed(error, Some(&place), "stat"))?;
-    let Some((state, started)) = state_and_start(&stat) else {
-        let source = io::Error::new(io::ErrorKind::InvalidData, "no state and start time behind the last parenthesis");
-        return Err(Missed::Unreadable { uid: Some(place.uid), file: "stat", source });
-    };
-    // A process that has ended and is not yet collected has no namespace any more.
-    if matches!(state, 'Z' | 'X') {
-        return Ok(None);
-    }
-    let netns = open(&directory, "ns/net").and_then(|fd| NetNs::from_fd(fd.into()));
-    let netns = netns.map_err(|error| missed(error, Some(&place), "ns/net"))?;
-    // Moved to another cgroup while we looked: only the node's administrator can do that, and then it is not the pod's.
-    if belongs(Some(&place))?.as_ref() != Some(&place) {
-        return Err(Missed::Gone { uid: Some(place.uid) });
-    }
-    Ok(Some(Process { pid, started, place, netns }))
+    let stat = directory.stat().map_err(|error| missed(error, Some(&place), "stat"))?;
+    Ok(Some(Placed { directory, place, stat }))
+}
+
+/// That it is still there: moved to another cgroup while we looked, which only the node's administrator can do, it is not
+/// the pod's.
+pub(super) fn stays(directory: &Directory, place: &Place, hierarchy: &Hierarchy) -> Result<(), Missed> {
+    let now = place_of(directory, hierarchy).map_err(|error| missed(error, Some(place), "cgroup"))?;
+    if now.as_ref() == Ok(place) { Ok(()) } else { Err(Missed::Gone { uid: Some(place.uid.clone()) }) }
+}
+
+fn place_of(directory: &Directory, hierarchy: &Hierarchy) -> io::Result<Result<Place, Unplaced>> {
+    // Cgroup names may hold any byte. What is no text is in no component that is compared.
+    let text = directory.read("cgroup", MOST)?;
+    Ok(place(&String::from_utf8_lossy(&text), hierarchy))
 }
 
 fn missed(source: io::Error, place: Option<&Place>, file: &'static str) -> Missed {
@@ -94,9 +105,8 @@ pub(super) fn of_node(proc: &Path, file: &str) -> io::Result<File> {
     const PF_KTHREAD: u64 = 0x0020_0000;
     match File::open(proc.join("1").join(file)) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let stat = std::fs::read_to_string(proc.join("2/stat")).unwrap_or_default();
-            let flags: Option<u64> = fields(&stat).and_then(|mut fields| fields.nth(6)?.parse().ok());
-            if flags.is_some_and(|flags| flags & PF_KTHREAD != 0) {
+            let stat = Directory::open(&proc.join("2")).and_then(|directory| directory.stat());
+            if stat.is_ok_and(|stat| stat.flags & PF_KTHREAD != 0) {
                 File::open(proc.join("2").join(file))
             } else {
                 Err(error)
@@ -122,74 +132,4 @@ pub(super) fn in_nodes_cgroup_namespace<T: Send>(proc: &Path, work: impl FnOnce(
         return Ok(work());
     }
     inside(node.as_fd(), CloneFlags::CLONE_NEWCGROUP, work).map_err(|source| FindError::Enter { source })
-}
-
-fn open(directory: impl AsFd, name: &str) -> io::Result<File> {
-    Ok(openat(directory, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?.into())
-}
-
-fn read(directory: impl AsFd, name: &str) -> io::Result<String> {
-    let mut bytes = Vec::with_capacity(512);
-    open(directory, name)?.take(MOST).read_to_end(&mut bytes)?;
-    // Cgroup names may hold any byte. What is no text is in no component that is compared.
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// The fields of `/proc/PID/stat` (proc_pid_stat(5)) from the third on. The second is the process's name in
-/// parentheses, which may hold spaces and parentheses of its own: so behind the last one.
-fn fields(stat: &str) -> Option<std::str::SplitAsciiWhitespace<'_>> {
-    Some(stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace())
-}
-
-/// State and start time: fields 3 and 22.
-fn state_and_start(stat: &str) -> Option<(char, u64)> {
-    let mut fields = fields(stat)?;
-    let state = fields.next()?.chars().next()?;
-    let started = fields.nth(18)?.parse().ok()?;
-    Some((state, started))
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::state_and_start;
-
-    #[test]
-    fn a_process_name_cannot_pretend_to_be_older() {
-        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21";
-        assert_eq!(state_and_start(&format!("7 (pause) {rest}")), Some(('S', 4711)));
-        assert_eq!(state_and_start(&format!("7 (x) S 1 2) {rest}")), Some(('S', 4711)));
-        assert_eq!(state_and_start(&format!("7 (a\nb) {rest}")), Some(('S', 4711)));
-        assert_eq!(state_and_start("7 (x) S 1"), None);
-        assert_eq!(state_and_start(""), None);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1_000))]
-
-        /// Names have up to 15 bytes of any kind but NUL (`TASK_COMM_LEN`); a process chooses its own.
-        #[test]
-        fn no_name_changes_state_or_age(
-            name in prop_oneof![
-                proptest::collection::vec(1..=255u8, 0..16),
-                "[() SZ1-9\n]{0,15}".prop_map(String::into_bytes),
-            ],
-            state in "[RSDZTtXI]",
-            started: u64,
-        ) {
-            let rest = "1 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0";
-            let bytes = [b"7 (", &name[..], format!(") {state} {rest} {started} 1056768 1\n").as_bytes()].concat();
-            let expected = (state.chars().next().unwrap_or_default(), started);
-            prop_assert_eq!(state_and_start(&String::from_utf8_lossy(&bytes)), Some(expected));
-        }
-
-        #[test]
-        fn any_text_is_read(bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b' '), Just(b')'), b'0'..=b'9'], 0..200)) {
-            if let Some((_, started)) = state_and_start(&String::from_utf8_lossy(&bytes)) {
-                let digits = started.to_string();
-                prop_assert!(bytes.windows(digits.len()).any(|part| part == digits.as_bytes()));
-            }
-        }
-    }
 }

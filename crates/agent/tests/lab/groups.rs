@@ -4,8 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tourniquet_agent::netns::NetNs;
+
+static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// Control groups below one root, and the processes in them.
 pub(crate) struct Groups {
@@ -24,16 +27,23 @@ impl Groups {
         let own = fs::read_to_string("/proc/self/cgroup").expect("proc");
         let own = own.lines().find_map(|line| line.strip_prefix("0::/")).expect("a group in the unified hierarchy");
         let home = Path::new(&mount).join(own);
-        let root = Path::new(&mount).join(format!("tourniquet-agent-test-{}", std::process::id()));
+        // Tests of one program run beside each other.
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let root = Path::new(&mount).join(format!("tourniquet-agent-test-{}-{number}", std::process::id()));
         fs::create_dir(&root).expect("this test makes a control group: run it as root");
         Self { root, children: Vec::new(), home }
     }
 
     /// A process in a network namespace and a control group.
     pub(crate) fn process(&mut self, namespace: &NetNs, group: &str) -> u32 {
+        self.run(namespace, group, Command::new("sleep").arg("60"))
+    }
+
+    /// A program of one's own choice.
+    pub(crate) fn run(&mut self, namespace: &NetNs, group: &str, command: &mut Command) -> u32 {
         let directory = self.root.join(group);
         fs::create_dir_all(&directory).expect("a control group");
-        let child = namespace.enter(|| Command::new("sleep").arg("60").spawn()).expect("the namespace").expect("sleep");
+        let child = namespace.enter(|| command.spawn()).expect("the namespace").expect("started");
         let pid = child.id();
         self.children.push(child);
         fs::write(directory.join("cgroup.procs"), pid.to_string()).expect("moved");

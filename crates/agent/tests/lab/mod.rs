@@ -6,6 +6,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod captures;
 pub(crate) mod groups;
 
 use std::io::{self, ErrorKind, Read, Write};
