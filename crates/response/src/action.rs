@@ -6,10 +6,11 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 use std::net::SocketAddr;
 
 use tourniquet_api::{
-    Action, Assurance, Change, Connections, IncidentResponseSpec, Outcome, PinnedTarget, Probe, Residual, RunResult,
-    TargetResult, Verb,
+    Action, Assurance, Change, Connections, EvidenceResult, IncidentResponseSpec, Outcome, PinnedTarget, Probe,
+    Residual, RunResult, TargetResult, Verb,
 };
 
+use crate::collect::COLLECT;
 use crate::cordon::CORDON;
 use crate::effect::{Effect, Kind, ObjectRef};
 use crate::isolate::ISOLATE;
@@ -20,7 +21,7 @@ use crate::target;
 use crate::world::{Read, Unread, World};
 
 /// Every action that is built. RBAC, acceptance and dispatch derive from this list.
-pub(crate) const ACTIONS: &[&dyn Act] = &[&LABEL, &ISOLATE, &CORDON, &RUN];
+pub(crate) const ACTIONS: &[&dyn Act] = &[&LABEL, &ISOLATE, &CORDON, &COLLECT, &RUN];
 
 /// The action of a verb; `None` when it is not built yet.
 pub(crate) fn action(verb: Verb) -> Option<&'static dyn Act> {
@@ -68,6 +69,11 @@ pub(crate) trait Act: Sync {
 
     /// What became of it, once the plan is empty.
     fn assess(&self, cx: &Context<'_>) -> Result<Assessment, Unread>;
+
+    /// For how long the actions after it, where they have not begun, wait for it at most.
+    fn holds_up(&self, _: &Context<'_>) -> Result<Option<SignedDuration>, Unread> {
+        Ok(None)
+    }
 
     /// Whether what it came to stays what it was when the response is released: what was done cannot be taken back.
     fn stays(&self) -> bool {
@@ -118,6 +124,10 @@ pub(crate) struct Context<'a> {
     pub(crate) namespace: Option<&'a PinnedTarget>,
     /// Whether there are so many targets that what belongs to them is listed, and not read one by one.
     pub(crate) listed: bool,
+    /// The whole of what was asked for; `None` like `action`.
+    pub(crate) spec: Option<&'a IncidentResponseSpec>,
+    /// Whether the response is deleted: what goes on beside it ends with it.
+    pub(crate) deleted: bool,
     /// How many outputs of commands share the room that a status has for them.
     pub(crate) outputs: usize,
     /// The agents, where there are any.
@@ -220,6 +230,8 @@ pub(crate) struct Assessment {
     pub(crate) connections: Option<Connections>,
     /// What a command wrote.
     pub(crate) run: Option<RunResult>,
+    /// What was collected.
+    pub(crate) evidence: Option<EvidenceResult>,
     pub(crate) contained: Option<Contained>,
     pub(crate) residual: Vec<Residual>,
     /// Addresses to go on trying, so that the next look knows whether they answer.

@@ -208,6 +208,7 @@ impl Effect {
             Self::Put { .. } => "Put",
             Self::Delete { .. } => "Delete",
             Self::Start { work: Work::Command(_), .. } => "Run",
+            Self::Start { work: Work::Collection(_), .. } => "Collect",
             Self::Stop { .. } => "Stop",
         }
     }

@@ -9,6 +9,7 @@
 
 mod accept;
 mod action;
+mod collect;
 mod concerns;
 mod conditions;
 mod cordon;
@@ -44,7 +45,10 @@ pub use rbac::rbac_rules;
 pub use receipt::{Grant, Grants, Looked, Neighbour, Neighbours};
 pub use settings::{Agents, Settings};
 pub use status::{report_failures, unobservable};
-pub use task::{Command, CommandReport, Ended, TaskKey, TaskReport, TaskSeen, TaskState, Work};
+pub use task::{
+    Artifact, Collection, CollectionReport, Command, CommandReport, Ended, FromOutside, Progress, TaskKey, TaskReport,
+    TaskSeen, TaskState, Way, Work,
+};
 pub use told::Told;
 pub use unreadable::{Leftover, mark_unreadable, undo_unreadable};
 pub use world::{

@@ -131,7 +131,8 @@ pub fn pass(response: &IncidentResponse, world: &World, settings: &Settings) -> 
         name: full_name(&response.metadata),
     };
     match pass.phase {
-        Phase::Unaccepted | Phase::Refused | Phase::Released => {}
+        Phase::Unaccepted | Phase::Refused => {}
+        Phase::Released => look.settle(&mut pass)?,
         Phase::Planned => look.plan_only(&mut pass)?,
         Phase::Holding => look.hold(&mut pass)?,
         Phase::Releasing => look.release(&mut pass)?,
@@ -212,6 +213,8 @@ impl Look<'_> {
             target,
             namespace: None,
             listed: targets >= LISTED_FROM,
+            spec: Some(&self.response.spec),
+            deleted: self.response.metadata.deletion_timestamp.is_some(),
             outputs: targets * self.response.spec.actions.iter().map(run::outputs).sum::<usize>(),
             agents: self.agents,
             before,

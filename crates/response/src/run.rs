@@ -101,7 +101,7 @@ impl Act for RunCommand {
                 // It will be planned.
                 Ok(_) => Assessment::default(),
             },
-            None => unknown(cx.target, program),
+            Some(TaskState::Ended(TaskReport::Collection(_))) | None => unknown(cx.target, program),
         })
     }
 
@@ -132,7 +132,10 @@ impl Act for RunCommand {
                 Some(TaskState::Ended(TaskReport::Command(report))) => {
                     undo.settled = Some(judge(cx.target, program, run, report));
                 }
-                None => undo.settled = Some(unknown(cx.target, program)),
+                // No report of a command is none.
+                Some(TaskState::Ended(TaskReport::Collection(_))) | None => {
+                    undo.settled = Some(unknown(cx.target, program))
+                }
             }
             reason = undo.settled.as_ref().map_or(reason, |settled| settled.reason);
         }
@@ -150,6 +153,9 @@ impl Act for RunCommand {
             }
             Some(TaskState::Ended(TaskReport::Command(report))) => {
                 undo.settled = Some(judge_undo(cx.target, self::program(&takes_back.command), run, report));
+            }
+            Some(TaskState::Ended(TaskReport::Collection(_))) => {
+                undo.settled = Some(unknown_undo(cx.target, self::program(&takes_back.command)));
             }
             None if begun.is_some_and(|by| by != seen.instance) => {
                 undo.settled = Some(unknown_undo(cx.target, self::program(&takes_back.command)));

@@ -261,7 +261,10 @@ pub(crate) fn released(
             action.reason = Some(reason.to_owned());
             action.message = None;
         }
-        action.finished_at.get_or_insert(Time(now));
+        // Evidence is collected to its end.
+        if action.outcome != Outcome::Running {
+            action.finished_at.get_or_insert(Time(now));
+        }
     }
     status.residual.clear();
     let left = what_stays(status, &stays);

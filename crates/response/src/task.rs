@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
-use tourniquet_api::RunResult;
+use tourniquet_api::{EvidenceResult, Incident, RunResult};
 
 /// Which piece of work of which response.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -26,6 +26,8 @@ pub struct TaskKey {
 pub enum Work {
     /// Run a command in a container.
     Command(Command),
+    /// Collect what can be read from a pod.
+    Collection(Box<Collection>),
 }
 
 impl Work {
@@ -36,6 +38,10 @@ impl Work {
             Self::Command(Command { container, argv, timeout, .. }) => {
                 json!({ "container": container, "command": argv, "timeout": format!("{}s", timeout.as_secs()) })
                     .to_string()
+            }
+            Self::Collection(collection) => {
+                let names: Vec<&str> = collection.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
+                json!({ "store": collection.store, "artifacts": names }).to_string()
             }
         }
     }
@@ -56,6 +62,82 @@ pub struct Command {
     pub tail: usize,
 }
 
+/// What is collected from one pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collection {
+    /// The evidence store's name.
+    pub store: String,
+    /// How long it may take in all.
+    pub timeout: Duration,
+    /// What to collect, in this order: what is lost first comes first.
+    pub artifacts: Vec<Artifact>,
+    /// The node that the pod runs on.
+    pub node: Option<String>,
+    /// The agents' namespace, where there are agents.
+    pub agents: Option<String>,
+    /// `namespace/name` of the response.
+    pub response: String,
+    /// The alert.
+    pub incident: Incident,
+    /// Who asked for it, as far as it says so.
+    pub requested_by: Option<String>,
+}
+
+/// One artifact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifact {
+    /// Its name in the folder.
+    pub name: String,
+    /// What it is, in words.
+    pub what: String,
+    /// Whether it is lost when the pod goes on, or ends: those that an isolation waits for.
+    pub volatile: bool,
+    /// How many bytes of it are taken.
+    pub limit: u64,
+    /// How long it may take.
+    pub timeout: Duration,
+    /// The container that it is of, by name and ID.
+    pub container: Option<(String, String)>,
+    /// The ways to it, the best first; the first one that there is is taken. None: it cannot be collected, and `what` says why.
+    pub ways: Vec<Way>,
+}
+
+/// How an artifact is come by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The agent on the pod's node reads it from outside.
+    Agent(FromOutside),
+    /// A program in the container is run: whoever has the container may have replaced it.
+    Tool(Vec<String>),
+    /// The API server has it: the pod and what belongs to it.
+    Manifest,
+    /// The API server has it: the events about the pod.
+    Events,
+    /// The kubelet has it: the newest log file of the container, or of the one before it.
+    Log {
+        /// Of the container before the last restart.
+        previous: bool,
+    },
+}
+
+/// What an agent reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FromOutside {
+    /// The processes.
+    Processes,
+    /// Sockets, routes, ARP caches.
+    Connections,
+    /// The environment that processes were started with.
+    Environment {
+        /// The values as well as the names.
+        values: bool,
+    },
+    /// The memory of a process, by its number or its name.
+    Memory(String),
+    /// A file; a folder as an archive.
+    Path(String),
+}
+
 /// What whoever carries tasks out knows of one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TaskSeen {
@@ -74,6 +156,8 @@ pub enum TaskState {
         since: Timestamp,
         /// Whether it was asked to end.
         ending: bool,
+        /// How far it has come, of what has parts.
+        progress: Option<Progress>,
     },
     /// It has come to its end.
     Ended(TaskReport),
@@ -84,6 +168,30 @@ pub enum TaskState {
 pub enum TaskReport {
     /// Of a command.
     Command(CommandReport),
+    /// Of a collection.
+    Collection(CollectionReport),
+}
+
+/// How far a collection has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// What is stored.
+    pub evidence: EvidenceResult,
+    /// Whether everything that is lost first was tried.
+    pub volatile_done: bool,
+}
+
+/// What came of a collection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CollectionReport {
+    /// What is stored. With a record digest the folder is sealed, without one it says itself that it is unfinished.
+    pub evidence: EvidenceResult,
+    /// What is not there as a whole, and why; the first of them.
+    pub missing: Vec<String>,
+    /// Why it is not sealed.
+    pub trouble: Option<String>,
+    /// Whether it was told to end before it did.
+    pub cancelled: bool,
 }
 
 /// What came of a command.

@@ -82,6 +82,8 @@ pub fn undo_unreadable(
                 target: &target,
                 namespace: None,
                 listed: false,
+                spec: None,
+                deleted: true,
                 outputs: 0,
                 agents: settings.agents.as_ref(),
                 before: Some(&before),

@@ -64,14 +64,6 @@ fn a_running_pod_is_pinned_by_uid_with_its_containers() {
 }
 
 #[test]
-fn a_verb_that_is_not_built_is_refused() {
-    let scene = a_pod_that_answers().with_spec(|spec| {
-        spec.actions = object(json!([{ "isolate": {} }, { "collect": { "storeRef": { "name": "soc" } } }]));
-    });
-    assert_eq!(refusal(&scene), "VerbNotSupported");
-}
-
-#[test]
 fn an_action_without_a_verb_is_refused() {
     let scene = a_pod_that_answers().with_spec(|spec| spec.actions = object(json!([{ "name": "nothing" }])));
     assert_eq!(refusal(&scene), "Invalid");

@@ -42,7 +42,7 @@ fn ends(stage: &mut Stage, name: &str, ended: &Ended) {
 }
 
 fn argv(begun: &(TaskKey, Work)) -> Vec<String> {
-    let Work::Command(command) = &begun.1;
+    let Work::Command(command) = &begun.1 else { panic!("no command: {begun:?}") };
     command.argv.clone()
 }
 
@@ -291,6 +291,7 @@ fn outputs_share_the_room_of_a_status() {
         .iter()
         .map(|(_, work)| match work {
             Work::Command(command) => 2 * command.tail,
+            other => panic!("no command: {other:?}"),
         })
         .sum();
     assert!(tails <= 32 * 1024, "{tails}");

@@ -87,10 +87,15 @@ impl Look<'_> {
             }
             state.started_at.get_or_insert(Time(self.world.now));
             let mut results = Results::after(std::mem::take(&mut state.results));
+            let mut holds_up = None;
             for target in &targets {
                 let before = results.before(&target.uid).cloned();
                 let own = self.context(action, target, before.as_ref(), targets.len());
                 results.extend(held.look(act, action, state, &own));
+                match act.holds_up(&own) {
+                    Ok(remaining) => holds_up = holds_up.max(remaining),
+                    Err(unread) => held.missing.0.extend(unread.0),
+                }
                 for member in act.members(&own, false)? {
                     let before = results.before_of_member(&member.uid, own.applied_at);
                     let cx = own.of_member(&member, before.as_ref());
@@ -100,6 +105,10 @@ impl Look<'_> {
             status::summarize(state, results, self.world.now);
             if action.on_failure == OnFailure::Stop && gate.is_none() {
                 gate = Gate::behind(state);
+            }
+            if let (Some(remaining), None) = (holds_up, &gate) {
+                gate = Some(Gate::for_evidence(state));
+                held.again_after = Some(held.again_after.map_or(remaining, |after| after.min(remaining)));
             }
         }
         if !held.missing.0.is_empty() {
@@ -285,6 +294,7 @@ impl Held {
                 probes: seen.probes,
                 connections: seen.connections.or(before.connections.clone()),
                 run: seen.run.or(before.run.clone()),
+                evidence: seen.evidence.or(before.evidence.clone()),
                 applied_at: Some(Time(cx.applied_at)),
                 ..before
             });
@@ -312,6 +322,7 @@ impl Held {
 struct Gate {
     /// Undecided: they wait.
     failed: bool,
+    waits: &'static str,
     why: String,
 }
 
@@ -321,20 +332,27 @@ impl Gate {
         match state.outcome {
             Outcome::Failed | Outcome::Unknown => {
                 let why = format!("action {} failed ({reason}), and its onFailure is Stop", state.name);
-                Some(Self { failed: true, why })
+                Some(Self { failed: true, waits: "", why })
             }
             Outcome::Pending | Outcome::Running => {
-                Some(Self { failed: false, why: format!("waits for action {}, whose onFailure is Stop", state.name) })
+                let why = format!("waits for action {}, whose onFailure is Stop", state.name);
+                Some(Self { failed: false, waits: "WaitsForAction", why })
             }
             _ => None,
         }
+    }
+
+    /// Behind one that collects what would be lost.
+    fn for_evidence(state: &ActionStatus) -> Self {
+        let why = format!("waits for what action {} collects first, for its headStart at most", state.name);
+        Self { failed: false, waits: "WaitsForEvidence", why }
     }
 
     fn keep(&self, state: &mut ActionStatus) {
         (state.outcome, state.reason) = if self.failed {
             (Outcome::Skipped, Some("ActionFailed".to_owned()))
         } else {
-            (Outcome::Pending, Some("WaitsForAction".to_owned()))
+            (Outcome::Pending, Some(self.waits.to_owned()))
         };
         state.message = Some(self.why.clone());
     }

@@ -1,7 +1,7 @@
 //! Releasing: what to undo, and what it waits for.
 
 use jiff::{SignedDuration, Timestamp};
-use tourniquet_api::{Action, ActionStatus, Change, IncidentResponseStatus, TargetResult};
+use tourniquet_api::{Action, ActionStatus, Change, IncidentResponseStatus, Outcome, TargetResult};
 
 use super::{Look, Pass, Phase, Results, expired, order, step};
 use crate::action::{self, Assessment, Contained};
@@ -31,6 +31,7 @@ fn settle(
     result.reason = Some(seen.reason.to_owned());
     result.message = Some(seen.message);
     result.run = seen.run.or(result.run.take());
+    result.evidence = seen.evidence.or(result.evidence.take());
     let results = std::mem::take(&mut state.results);
     status::summarize(state, Results::of(results), now);
 }
@@ -143,7 +144,7 @@ impl Look<'_> {
             // Also when it was made to last longer after the undo had begun.
             let reason = if !asked || expired(self.response, self.world.now) { "Expired" } else { "Released" };
             status::released(&mut pass.status, self.response, self.world.now, reason, held_by.as_deref());
-            pass.finalizer = false;
+            pass.finalizer = goes_on(&pass.status);
             pass.phase = Phase::Released;
         } else if conditions::find(&pass.status.conditions, "Reverted")
             .is_none_or(|reverted| reverted.reason != status::UNDO_FAILED)
@@ -155,4 +156,50 @@ impl Look<'_> {
         }
         Ok(())
     }
+
+    /// What goes on beside a release: evidence is collected to its end, and sealed. A deletion ends it.
+    pub(super) fn settle(&self, pass: &mut Pass) -> Result<(), Unread> {
+        let mut missing = Unread::default();
+        let mut settled = Vec::new();
+        for (action, state) in self.response.spec.actions.iter().zip(&pass.status.actions) {
+            let Some(act) = action.verb().and_then(action::action).filter(|_| state.outcome == Outcome::Running) else {
+                continue;
+            };
+            for result in state.results.iter().filter(|result| result.outcome == Outcome::Running) {
+                let Some(target) = pass.status.targets.iter().find(|target| target.uid == result.target_uid) else {
+                    continue;
+                };
+                let cx = self.context(action, target, Some(result), pass.status.targets.len());
+                let looked = if cx.deleted {
+                    act.undo(&cx).map(|undo| (undo.effects, undo.changes, undo.settled))
+                } else {
+                    act.plan(&cx).and_then(|plan| {
+                        let seen = if plan.effects.is_empty() { Some(act.assess(&cx)?) } else { None };
+                        Ok((plan.effects, Vec::new(), seen))
+                    })
+                };
+                match looked {
+                    Ok((effects, changes, seen)) => {
+                        pass.steps.extend(effects.into_iter().map(|effect| step(&state.name, target, effect)));
+                        settled.push((state.name.clone(), target.uid.clone(), seen, changes));
+                    }
+                    Err(unread) => missing.0.extend(unread.0),
+                }
+            }
+        }
+        if !missing.0.is_empty() {
+            return Err(missing);
+        }
+        for (action, target, seen, changes) in settled {
+            settle(&mut pass.status, self.world.now, &action, &target, seen, changes);
+        }
+        pass.finalizer = goes_on(&pass.status);
+        Ok(())
+    }
+}
+
+/// Whether something goes on that a release does not wait for.
+fn goes_on(status: &IncidentResponseStatus) -> bool {
+    // The results of what is undone stay what they were.
+    status.actions.iter().any(|action| action.outcome == Outcome::Running)
 }

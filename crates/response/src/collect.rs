@@ -1,0 +1,223 @@
+//! Collect: what can be read of a pod, into an evidence store, beside everything else.
+//!
+//! It holds up what follows it for its `headStart` at most, and nothing ever waits for its end: not a release, which lets it finish, and not a
+//! deletion for longer than it takes to seal what was received. A restart finishes what another instance has begun.
+
+mod artifacts;
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::rbac::v1::PolicyRule;
+use tourniquet_api::{Action, Change, Collect, Outcome, TargetResult, Verb};
+
+use crate::action::{Act, Assessment, Context, Plan, Undo};
+use crate::effect::{Effect, Kind};
+use crate::rbac::rule;
+use crate::target::{self, describe};
+use crate::task::{Collection, CollectionReport, TaskKey, TaskReport, TaskState, Work};
+use crate::world::{Read, Unread};
+
+pub(crate) const COLLECT: CollectEvidence = CollectEvidence;
+
+/// The journal's entry: that it was begun, by which instance.
+const BEGUN: &str = "collection";
+
+/// The action.
+pub(crate) struct CollectEvidence;
+
+impl Act for CollectEvidence {
+    fn verb(&self) -> Verb {
+        Verb::Collect
+    }
+
+    fn targets(&self) -> &'static [Kind] {
+        &[Kind::Pod]
+    }
+
+    fn rbac(&self) -> Vec<PolicyRule> {
+        vec![rule("", &["pods", "pods/log"], &["get"]), rule("events.k8s.io", &["events"], &["list"])]
+    }
+
+    fn reads(&self, cx: &Context<'_>, undoing: bool) -> Vec<Read> {
+        target::read(cx.target).filter(|_| !undoing).into_iter().collect()
+    }
+
+    fn plan(&self, cx: &Context<'_>) -> Result<Plan, Unread> {
+        let mut plan = Plan::default();
+        let Some((collect, action)) = asked(cx) else { return Ok(plan) };
+        if is_decided(cx.before) {
+            return Ok(plan);
+        }
+        let key = key(cx, action);
+        let seen = cx.world.task(&key)?;
+        if seen.state.is_some() {
+            return Ok(plan);
+        }
+        // What another instance has begun is gone on with: what is in its folder is recognised.
+        let Some(pod) = pod(cx)? else { return Ok(plan) };
+        plan.changes.push(Change { what: BEGUN.to_owned(), before: Some(seen.instance.clone()), ..Change::default() });
+        let work = Work::Collection(Box::new(collection(cx, collect, pod)));
+        plan.effects.push(Effect::Start { object: target::object(cx.target, Kind::Pod), key, work });
+        Ok(plan)
+    }
+
+    fn holds_up(&self, cx: &Context<'_>) -> Result<Option<SignedDuration>, Unread> {
+        let Some((collect, action)) = asked(cx).filter(|_| !is_decided(cx.before)) else { return Ok(None) };
+        let head_start = collect.head_start.get();
+        let head_start = SignedDuration::try_from(head_start).unwrap_or_default();
+        let left = match &cx.world.task(&key(cx, action))?.state {
+            // It is about to begin.
+            None if pod(cx)?.is_some() => head_start,
+            Some(TaskState::Running { since, progress, .. }) => {
+                let done = progress.as_ref().is_some_and(|progress| progress.volatile_done);
+                if done { SignedDuration::ZERO } else { head_start - cx.world.now.duration_since(*since) }
+            }
+            _ => SignedDuration::ZERO,
+        };
+        Ok(Some(left).filter(|left| left.is_positive()))
+    }
+
+    fn assess(&self, cx: &Context<'_>) -> Result<Assessment, Unread> {
+        let Some((_, action)) = asked(cx) else { return Ok(Assessment::default()) };
+        if let Some(kept) = keep(cx.before) {
+            return Ok(kept);
+        }
+        Ok(match &cx.world.task(&key(cx, action))?.state {
+            Some(TaskState::Running { progress, .. }) => {
+                let evidence = progress.clone().unwrap_or_default().evidence;
+                Assessment {
+                    outcome: Outcome::Running,
+                    reason: "Collecting",
+                    message: format!(
+                        "{} of {} artifacts of {} are stored",
+                        evidence.artifacts_done,
+                        evidence.artifacts_total,
+                        describe(cx.target)
+                    ),
+                    evidence: Some(evidence),
+                    ..Assessment::default()
+                }
+            }
+            Some(TaskState::Ended(TaskReport::Collection(report))) => judge(cx, report),
+            _ => gone(cx),
+        })
+    }
+
+    fn stays(&self) -> bool {
+        true
+    }
+
+    fn undo(&self, cx: &Context<'_>) -> Result<Undo, Unread> {
+        let mut undo = Undo::default();
+        let begun = cx.before.is_some_and(|before| before.changes.iter().any(|change| change.what == BEGUN));
+        // A release lets it finish.
+        let Some((_, action)) = asked(cx).filter(|_| cx.deleted && begun && !is_decided(cx.before)) else {
+            return Ok(undo);
+        };
+        let key = key(cx, action);
+        match &cx.world.task(&key)?.state {
+            Some(TaskState::Running { ending: false, .. }) => {
+                undo.effects.push(Effect::Stop { object: target::object(cx.target, Kind::Pod), key });
+            }
+            Some(TaskState::Running { .. }) => {
+                undo.blocked = Some(format!("what was received of {} is being sealed", describe(cx.target)));
+            }
+            Some(TaskState::Ended(TaskReport::Collection(report))) => undo.settled = Some(judge(cx, report)),
+            // What another instance has begun stays as it is: its folder says that it is unfinished.
+            _ => undo.settled = Some(unfinished(cx)),
+        }
+        Ok(undo)
+    }
+}
+
+/// What was asked for, and the action's name.
+fn asked<'a>(cx: &Context<'a>) -> Option<(&'a Collect, &'a str)> {
+    let action: &Action = cx.action?;
+    Some((action.collect.as_ref()?, action.effective_name()))
+}
+
+fn key(cx: &Context<'_>, action: &str) -> TaskKey {
+    TaskKey {
+        response: cx.response_uid.to_owned(),
+        action: action.to_owned(),
+        target: cx.target.uid.clone(),
+        undo: false,
+    }
+}
+
+/// Whether nothing more will become of it.
+fn is_decided(before: Option<&TargetResult>) -> bool {
+    before.is_some_and(|before| !matches!(before.outcome, Outcome::Pending | Outcome::Running))
+}
+
+/// The pinned pod; none when it is gone.
+fn pod<'a>(cx: &Context<'a>) -> Result<Option<&'a Pod>, Unread> {
+    let pod = cx.world.pod(cx.target.namespace.as_deref().unwrap_or_default(), &cx.target.name)?;
+    Ok(pod.filter(|pod| pod.metadata.uid.as_deref() == Some(&cx.target.uid)))
+}
+
+fn collection(cx: &Context<'_>, collect: &Collect, pod: &Pod) -> Collection {
+    let spec = cx.spec.cloned();
+    Collection {
+        store: collect.store_ref.name.clone(),
+        timeout: Duration::try_from(collect.timeout.get()).unwrap_or_default(),
+        artifacts: artifacts::wanted(collect, pod, cx.agents.is_some()),
+        node: cx.target.node.clone(),
+        agents: cx.agents.map(|agents| agents.namespace.clone()),
+        response: cx.response_name.to_owned(),
+        incident: spec.as_ref().and_then(|spec| spec.incident.clone()).unwrap_or_default(),
+        requested_by: spec.and_then(|spec| spec.requested_by),
+    }
+}
+
+const COLLECTED: &str = "Collected";
+const IN_PART: &str = "CollectedInPart";
+const NOT_SEALED: &str = "NotSealed";
+const CANCELLED: &str = "CollectionCancelled";
+const GONE: &str = "TargetGone";
+
+fn keep(before: Option<&TargetResult>) -> Option<Assessment> {
+    let before = before.filter(|before| is_decided(Some(before)))?;
+    let known = [COLLECTED, IN_PART, NOT_SEALED, CANCELLED, GONE];
+    Some(Assessment {
+        outcome: before.outcome,
+        reason: known.into_iter().find(|reason| before.reason.as_deref() == Some(reason)).unwrap_or(NOT_SEALED),
+        message: before.message.clone().unwrap_or_default(),
+        ..Assessment::default()
+    })
+}
+
+fn judge(cx: &Context<'_>, report: &CollectionReport) -> Assessment {
+    let CollectionReport { evidence, missing, trouble, cancelled } = report;
+    let (done, total) = (evidence.artifacts_done, evidence.artifacts_total);
+    let said = format!("{done} of {total} artifacts of {} are stored whole", describe(cx.target));
+    let lack = if missing.is_empty() { String::new() } else { format!("; not so: {}", missing.join("; ")) };
+    let (outcome, reason, message) = match trouble {
+        Some(trouble) => {
+            let outcome = if done == 0 { Outcome::Failed } else { Outcome::Partial };
+            let folder = format!("{said}, and their folder is not sealed, which it says itself: {trouble}{lack}");
+            (outcome, if *cancelled { CANCELLED } else { NOT_SEALED }, folder)
+        }
+        None if *cancelled => (Outcome::Partial, CANCELLED, format!("ended by the deletion: {said}{lack}")),
+        None if done == total => (Outcome::Done, COLLECTED, said),
+        None if done == 0 => (Outcome::Failed, IN_PART, format!("{said}{lack}")),
+        None => (Outcome::Partial, IN_PART, format!("{said}{lack}")),
+    };
+    Assessment { outcome, reason, message, evidence: Some(evidence.clone()), ..Assessment::default() }
+}
+
+/// Nothing can be read of it any more, and another instance's folder says what it is.
+fn gone(cx: &Context<'_>) -> Assessment {
+    let message = format!("{} is gone: there is nothing left to collect", describe(cx.target));
+    Assessment { outcome: Outcome::Failed, reason: GONE, message, ..Assessment::default() }
+}
+
+fn unfinished(cx: &Context<'_>) -> Assessment {
+    let message = format!(
+        "the operator was restarted, and the response deleted before it went on collecting of {}: the folder says that it is unfinished",
+        describe(cx.target)
+    );
+    Assessment { outcome: Outcome::Partial, reason: CANCELLED, message, ..Assessment::default() }
+}
