@@ -49,6 +49,17 @@ impl Process {
     pub async fn ended(&self) -> Ended {
         ended(self.status.clone().await)
     }
+
+    /// Its outputs, to be read apart from each other, and how it ended: what comes of that ends the connection when it is dropped.
+    pub fn split(self) -> (Output, Output, impl Future<Output = Ended> + Send + use<>) {
+        let Self { stdout, stderr, status, _attached: attached } = self;
+        let later = async move {
+            let status = status.await;
+            drop(attached);
+            ended(status)
+        };
+        (stdout, stderr, later)
+    }
 }
 
 /// An output of a command. It ends when the command has, also when the connection broke: kube's own reader then waits for ever

@@ -5,6 +5,7 @@
 mod calico;
 mod client;
 mod error;
+mod evidence;
 mod exec;
 mod leftovers;
 mod observe;

@@ -37,7 +37,18 @@ impl Act for CollectEvidence {
     }
 
     fn rbac(&self) -> Vec<PolicyRule> {
-        vec![rule("", &["pods", "pods/log"], &["get"]), rule("events.k8s.io", &["events"], &["list"])]
+        vec![
+            rule("", &["pods", "pods/log"], &["get"]),
+            rule("", &["events"], &["list"]),
+            // What belongs to a pod, beside what the receipt reads.
+            rule("", &["services"], &["list"]),
+            rule("", &["nodes", "namespaces"], &["get"]),
+            rule("networking.k8s.io", &["networkpolicies"], &["list"]),
+            rule("rbac.authorization.k8s.io", &["rolebindings"], &["list"]),
+            // The agents on the nodes, and what they are asked for.
+            rule("", &["pods"], &["list"]),
+            rule("", &["pods/exec"], &["get", "create"]),
+        ]
     }
 
     fn reads(&self, cx: &Context<'_>, undoing: bool) -> Vec<Read> {
