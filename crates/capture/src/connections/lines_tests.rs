@@ -63,7 +63,7 @@ fn headings_are_no_lines() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
 
     #[test]
     fn any_line_is_read(bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b' '), Just(b':'), b'0'..=b'9', b'A'..=b'F'], 0..160)) {

@@ -145,14 +145,16 @@ fn tell(record: &Record, pid: u32, report: &mut Report) {
     if let Some(maps) = &record.maps {
         report.count("anonymousCode", maps.anonymous_code);
         if (maps.regions.len() as u64) < maps.total {
-            report.warn(format!(
-                "process {pid} (as the node counts) has {} regions of memory: not all are told",
-                maps.total
-            ));
+            let text =
+                format!("process {pid} (as the node counts) has {} regions of memory: not all are told", maps.total);
+            report.truncate(text.clone());
+            report.warn(text);
         }
     }
     if record.fds.as_ref().is_some_and(|fds| fds.more) {
-        report.warn(format!("process {pid} (as the node counts) has more open files than are told"));
+        let text = format!("process {pid} (as the node counts) has more open files than are told");
+        report.truncate(text.clone());
+        report.warn(text);
     }
     if record.exe.as_ref().is_some_and(Executable::is_deleted) {
         report.count("deletedExecutables", 1);

@@ -84,6 +84,9 @@ mod tests {
             prop_assert_eq!(Stat::parse(&bytes), Some(Stat { state, parent, flags: 4_194_560, started }));
         }
 
+    }
+
+    proptest! {
         #[test]
         fn any_text_is_read(bytes in proptest::collection::vec(prop_oneof![any::<u8>(), Just(b' '), Just(b')'), b'0'..=b'9'], 0..200)) {
             if let Some(stat) = Stat::parse(&bytes) {
