@@ -43,6 +43,7 @@ pub(crate) enum Error {
 pub(crate) async fn run(
     client: Client,
     settings: Settings,
+    cluster_name: &str,
     health_address: SocketAddr,
     sweep_every: Duration,
 ) -> Result<(), Error> {
@@ -94,7 +95,7 @@ pub(crate) async fn run(
         }
     };
     let (publisher, cluster) = (Publisher::start(client.clone()), Cluster::new(client));
-    let tasks = Tasks::new(cluster.clone(), changed.clone());
+    let tasks = Tasks::new(cluster.clone(), stores, cluster_name, changed.clone());
     let prober = Prober::new(changed);
     let sweep = Sweep {
         cluster: cluster.clone(),

@@ -49,6 +49,9 @@ struct Options {
     /// Where /healthz and /readyz are served
     #[arg(long, env = "TOURNIQUET_HEALTH_ADDRESS", default_value = "[::]:8080")]
     health_address: SocketAddr,
+    /// How this cluster is called in evidence: the first folder of each
+    #[arg(long, env = "TOURNIQUET_CLUSTER_NAME", default_value = "cluster")]
+    cluster_name: String,
     /// How often to look for what is left of responses that no longer live, as hours, minutes and seconds; at least 1s
     #[arg(long, env = "TOURNIQUET_SWEEP_EVERY", default_value = "10m")]
     sweep_every: tourniquet_api::Duration,
@@ -76,7 +79,9 @@ async fn main() -> ExitCode {
         }
     };
     info!(version = env!("CARGO_PKG_VERSION"), response_namespace = settings.response_namespace, "starting");
-    match controller::run(client, settings, options.health_address, options.sweep_every.get()).await {
+    match controller::run(client, settings, &options.cluster_name, options.health_address, options.sweep_every.get())
+        .await
+    {
         Ok(()) => {
             info!("stopped");
             ExitCode::SUCCESS

@@ -3,16 +3,23 @@
 //! What is begun here is in the stored status before. What was begun stays in the table until its response is gone, so that nothing is begun
 //! twice by one instance; that another one does not begin it again is decided in `tourniquet-response`, by the instance's name.
 
+mod collect;
 mod command;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tourniquet_cluster::{Cluster, ContainerRef};
-use tourniquet_response::{ObjectRef, TaskKey, TaskReport, TaskSeen, TaskState, Work};
+use tourniquet_response::{ObjectRef, Progress, TaskKey, TaskReport, TaskSeen, TaskState, Work};
 use tracing::{Instrument, info, info_span};
+
+use crate::stores::Stores;
+
+/// How often the progress of a task is a reason to write a status.
+const PROGRESS: Duration = Duration::from_secs(5);
 
 /// Called with a response's UID when one of its tasks has come further.
 type Changed = Arc<dyn Fn(&str) + Send + Sync>;
@@ -22,6 +29,9 @@ type Changed = Arc<dyn Fn(&str) + Send + Sync>;
 pub(crate) struct Tasks {
     table: Arc<Mutex<BTreeMap<TaskKey, Task>>>,
     cluster: Cluster,
+    stores: Stores,
+    /// How the cluster is called in evidence.
+    cluster_name: Arc<str>,
     changed: Changed,
     instance: Arc<str>,
 }
@@ -29,6 +39,7 @@ pub(crate) struct Tasks {
 struct Task {
     state: TaskState,
     end: CancellationToken,
+    told: Instant,
 }
 
 impl Drop for Task {
@@ -38,11 +49,23 @@ impl Drop for Task {
 }
 
 impl Tasks {
-    pub(crate) fn new(cluster: Cluster, changed: impl Fn(&str) + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(
+        cluster: Cluster,
+        stores: Stores,
+        cluster_name: &str,
+        changed: impl Fn(&str) + Send + Sync + 'static,
+    ) -> Self {
         // A pod's name is not given twice, and a container of it does not start twice at one time.
         let pod = std::env::var("HOSTNAME").unwrap_or_default();
         let instance = format!("{pod} {} {}", std::process::id(), Timestamp::now()).into();
-        Self { table: Arc::default(), cluster, changed: Arc::new(changed), instance }
+        Self {
+            table: Arc::default(),
+            cluster,
+            stores,
+            cluster_name: cluster_name.into(),
+            changed: Arc::new(changed),
+            instance,
+        }
     }
 
     /// How a task stands.
@@ -59,14 +82,28 @@ impl Tasks {
             if table.contains_key(key) {
                 return;
             }
-            let state = TaskState::Running { since: Timestamp::now(), ending: false };
-            table.insert(key.clone(), Task { state, end: end.clone() });
+            let state = TaskState::Running { since: Timestamp::now(), ending: false, progress: None };
+            table.insert(key.clone(), Task { state, end: end.clone(), told: Instant::now() });
         }
         let (tasks, key, object, work) = (self.clone(), key.clone(), object.clone(), work.clone());
         let span =
             info_span!("task", response_uid = key.response, action = key.action, undo = key.undo, target = %object);
         let task = async move {
             let report = match work {
+                Work::Collection(collection) => {
+                    let (cx, of) = (tasks.clone(), key.clone());
+                    let collecting = collect::Collecting {
+                        cluster: &tasks.cluster,
+                        stores: &tasks.stores,
+                        cluster_name: &tasks.cluster_name,
+                        object: &object,
+                        key: &key,
+                        collection: &collection,
+                        end: &end,
+                        report: Arc::new(move |progress| cx.progress(&of, progress)),
+                    };
+                    TaskReport::Collection(Box::pin(collecting.run()).await)
+                }
                 Work::Command(command) => {
                     let place = ContainerRef {
                         namespace: object.namespace.unwrap_or_default(),
@@ -98,9 +135,28 @@ impl Tasks {
         self.lock().retain(|key, _| key.response != response);
     }
 
+    fn progress(&self, key: &TaskKey, now: Progress) {
+        let mut is_news = false;
+        if let Some(task) = self.lock().get_mut(key)
+            && let TaskState::Running { progress, .. } = &mut task.state
+        {
+            // What waits for it waits no longer.
+            let volatile = now.volatile_done && !progress.as_ref().is_some_and(|before| before.volatile_done);
+            is_news = volatile || task.told.elapsed() >= PROGRESS;
+            *progress = Some(now);
+            if is_news {
+                task.told = Instant::now();
+            }
+        }
+        if is_news {
+            (self.changed)(&key.response);
+        }
+    }
+
     fn ended(&self, key: &TaskKey, report: TaskReport) {
         match &report {
             TaskReport::Command(report) => info!(ended = ?report.ended, "command ended"),
+            TaskReport::Collection(report) => info!(?report, "collection ended"),
         }
         if let Some(task) = self.lock().get_mut(key) {
             task.state = TaskState::Ended(report);

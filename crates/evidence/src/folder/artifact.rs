@@ -25,11 +25,20 @@ pub(super) fn outcome(ended: &Ended) -> Outcome {
     }
 }
 
-/// How a stream ended, its source asked.
+/// How a stream ended, its source asked. What it claims to have sent and what arrived are the same, or it is not whole.
 pub(super) fn ended(received: &Received, report: &SourceReport) -> Ended {
-    match (&received.ended, &report.broken) {
-        (Ended::Whole, Some(why)) => Ended::Broken(why.clone()),
-        (ended, _) => ended.clone(),
+    match (&received.ended, &report.broken, &report.claimed) {
+        (Ended::Whole, Some(why), _) => Ended::Broken(why.clone()),
+        (Ended::Whole, None, Some(claim))
+            if claim.sha256 != received.sha256 || claim.length.is_some_and(|length| length != received.length) =>
+        {
+            let length = claim.length.map_or_else(String::new, |length| format!("{length} bytes, "));
+            Ended::Broken(format!(
+                "{} says that it sent {length}SHA-256 {}; {} bytes of SHA-256 {} arrived",
+                claim.by, claim.sha256, received.length, received.sha256
+            ))
+        }
+        (ended, _, _) => ended.clone(),
     }
 }
 
@@ -180,6 +189,25 @@ mod tests {
         };
         artifact.report.file = Some(file);
         assert!(read_back(&artifact).shortened);
+    }
+
+    #[test]
+    fn what_arrived_is_whole_only_where_it_is_what_was_sent() {
+        let received = Received { length: 3, sha256: "aa".to_owned(), ended: Ended::Whole };
+        let claim = |sha256: &str, length| SourceReport {
+            claimed: Some(Claim { by: "the agent".to_owned(), sha256: sha256.to_owned(), length }),
+            ..SourceReport::default()
+        };
+        for (claim, whole) in [
+            (claim("aa", Some(3)), true),
+            (claim("aa", None), true),
+            (claim("aa", Some(4)), false),
+            (claim("ab", Some(3)), false),
+        ] {
+            assert_eq!(ended(&received, &claim) == Ended::Whole, whole, "{claim:?}");
+        }
+        let cut = Received { ended: Ended::Cancelled, ..received };
+        assert_eq!(ended(&cut, &claim("ab", None)), Ended::Cancelled, "that is why");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub use record::{
 use bag::{HOW_TO_TELL, OPENED, PAYLOAD, RELEASE};
 use contents::Contents;
 
-use crate::store::{PutOptions, Received, Store, Trouble, Verdict};
+use crate::store::{Ended, PutOptions, Received, Store, Trouble, Verdict};
 
 /// What is written before anything is collected.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,7 +208,11 @@ impl Folder {
             known.report = artifact::bounded(report);
             let ended = artifact::ended(&received, &known.report);
             known.outcome = artifact::outcome(&ended);
-            Verdict { broken: known.report.broken.clone(), metadata: artifact::metadata(known) }
+            let broken = match ended {
+                Ended::Broken(why) if received.ended == Ended::Whole => Some(why),
+                _ => known.report.broken.clone(),
+            };
+            Verdict { broken, metadata: artifact::metadata(known) }
         };
         let options = PutOptions {
             idle: bounds.idle,
