@@ -59,9 +59,10 @@ impl Collecting<'_> {
         };
         (self.report)(Progress { evidence: evidence.clone(), volatile_done: false });
         let opened = self.until_it_works(deadline, async || {
-            let (store, clock) = self.stores.get(&self.collection.store)?;
+            let open = self.stores.get(&self.collection.store).map_err(|error| error.to_string())?;
+            let clock = open.outcome.as_ref().ok().map(|checked| checked.clock_offset);
             let facts = facts::of(self, clock).await;
-            let folder = self.open(&store, &facts).await.map_err(|trouble| trouble.to_string())?;
+            let folder = self.open(&open.store, &facts).await.map_err(|trouble| trouble.to_string())?;
             Ok((folder, facts))
         });
         let (folder, facts) = match opened.await {
