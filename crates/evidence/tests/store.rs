@@ -7,6 +7,7 @@ mod lab;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lab::proxy::{Fate, Seen, times};
 use lab::sources::{breaks, bytes, falls_silent, sha256};
 use lab::{Lab, assert_stored, options, put, well};
 use tokio::time::Instant;
@@ -186,6 +187,41 @@ async fn a_check_is_a_round_trip_and_leaves_one_blob() {
         assert!(checked.clock_offset.abs().as_secs() < 60, "{checked:?}");
     }
     assert_eq!(lab.store().list("").await.unwrap().len(), 1);
+}
+
+/// What Azure answers; Azurite has no immutability.
+fn of_the_container(headers: &'static [(&'static str, &'static str)]) -> impl lab::proxy::Rule {
+    move |seen: &Seen| {
+        if seen.query.contains("restype=container") {
+            Fate::Answered(200, "None", headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect())
+        } else {
+            Fate::Passes
+        }
+    }
+}
+
+#[tokio::test]
+async fn immutability_is_what_the_service_says_of_the_container() {
+    let lab = Lab::new().await;
+    let (policy, hold) = ("x-ms-has-immutability-policy", "x-ms-has-legal-hold");
+    let (store, proxy) = lab.behind(lab::proxy::passes).await;
+    let says = async |headers| {
+        proxy.follow(of_the_container(headers));
+        store.check().await.unwrap().immutability
+    };
+    assert_eq!(says(Box::leak(Box::new([(policy, "true"), (hold, "false")]))).await, Immutability::Verified);
+    assert_eq!(says(Box::leak(Box::new([(policy, "false"), (hold, "true")]))).await, Immutability::Verified);
+    assert_eq!(says(Box::leak(Box::new([(policy, "false"), (hold, "false")]))).await, Immutability::Absent);
+    assert_eq!(says(&[]).await, Immutability::Unknown);
+}
+
+#[tokio::test]
+async fn a_check_of_a_container_that_keeps_the_blob_of_the_last_one_passes() {
+    let lab = Lab::new().await;
+    lab.store().check().await.unwrap();
+    let kept = Fate::Answered(409, "BlobImmutableDueToPolicy", vec![]);
+    let (store, _proxy) = lab.behind(times(usize::MAX, kept, |seen| seen.write.is_some())).await;
+    store.check().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What the project's commands are made of. A library, so that the end-to-end tests start clusters with the same code as `cargo xtask`.
 
 pub mod azurite;
+pub mod bagit;
 pub mod bench;
 pub mod cluster;
 pub mod demo;

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    azurite,
+    azurite, bagit,
     cluster::{self, Handle, Network, base, workspace},
     generate,
     install::{self, NAMESPACE, Place},
@@ -92,10 +92,10 @@ impl TestCommand {
         if wanted(Part::Unit) {
             // The agent's tests make network namespaces.
             cluster::ensure_packages()?;
-            let azurite = azurite::ensure()?;
+            let (azurite, bagit) = (azurite::ensure()?, bagit::ensure());
             count += phase("unit and property tests", || {
                 let mut cargo = cargo(&["test", "--workspace", "--exclude", "tourniquet-e2e", "--locked", "--quiet"]);
-                tests(cargo.env(azurite::VARIABLE, azurite))
+                tests(cargo.env(azurite::VARIABLE, azurite).envs(bagit.map(|python| (bagit::VARIABLE, python))))
             })?;
         }
         if wanted(Part::Lifecycle) && self.context.is_none() {
