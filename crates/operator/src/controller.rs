@@ -23,6 +23,7 @@ use crate::leftovers::{Cause, Sweep};
 use crate::pause;
 use crate::prober::Prober;
 use crate::reconcile::{Context, name, reconcile};
+use crate::stores;
 use crate::tasks::Tasks;
 use crate::triggers::{Known, Stored, Triggers};
 use crate::turns::Turns;
@@ -93,7 +94,9 @@ pub(crate) async fn run(
             let _ = send.unbounded_send(ObjectRef::from_obj(stored.as_ref()));
         }
     };
-    let (publisher, cluster) = (Publisher::start(client.clone()), Cluster::new(client));
+    let (publisher, cluster) = (Publisher::start(client.clone()), Cluster::new(client.clone()));
+    // For whoever stores evidence.
+    let _stores = stores::start(client, cluster.clone(), settings.own_namespace.clone());
     let tasks = Tasks::new(cluster.clone(), changed.clone());
     let prober = Prober::new(changed);
     let sweep = Sweep {
