@@ -10,6 +10,12 @@
 )]
 mod containment;
 pub mod duration;
+#[allow(
+    unreachable_pub,
+    clippy::duplicated_attributes,
+    reason = "KubeSchema repeats each struct inside a private scope; printcolumn repeats its keys"
+)]
+mod evidence_store;
 pub mod names;
 #[allow(
     unreachable_pub,
@@ -31,6 +37,7 @@ use kube::CustomResourceExt;
 
 pub use containment::*;
 pub use duration::{Duration, DurationError};
+pub use evidence_store::*;
 pub use node_agent::*;
 pub use spec::*;
 pub use status::*;
@@ -57,6 +64,12 @@ pub fn containment_crd() -> CustomResourceDefinition {
 #[must_use]
 pub fn node_agent_crd() -> CustomResourceDefinition {
     refusing_null(<NodeAgent as CustomResourceExt>::crd())
+}
+
+/// The custom resource definition of [`EvidenceStore`], as `cargo xtask generate` writes it to `crds/`.
+#[must_use]
+pub fn evidence_store_crd() -> CustomResourceDefinition {
+    refusing_null(<EvidenceStore as CustomResourceExt>::crd())
 }
 
 fn refusing_null(mut crd: CustomResourceDefinition) -> CustomResourceDefinition {

@@ -128,6 +128,86 @@ pub(crate) fn command(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// The endpoint of a storage account.
+pub(crate) fn blob_endpoint(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 512,
+        "x-kubernetes-validations": [
+            {
+                "rule": "self.startsWith('https://')",
+                "message": "evidence is sent over https only: write https://ACCOUNT.blob.core.windows.net",
+            },
+            {
+                "rule": "!self.contains('?') && !self.contains('#') && !self.contains('@')",
+                "message": "write the endpoint without what follows '?': a shared access signature belongs into a Secret that auth.sas.secretRef names",
+            },
+            {
+                "rule": r"self.matches('^[A-Za-z]+://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~-]*)*([?#].*)?$') || self.contains('@')",
+                "message": "write the account's blob endpoint, such as https://ACCOUNT.blob.core.windows.net",
+            },
+        ],
+    })
+}
+
+/// The name of a container (Azure: Naming and Referencing Containers, Blobs, and Metadata). Its own containers, such as `$web`, are not for evidence.
+pub(crate) fn blob_container(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 3,
+        "maxLength": 63,
+        "x-kubernetes-validations": [{
+            "rule": "self.matches('^[a-z0-9]+(-[a-z0-9]+)*$')",
+            "message": "write the container's name as Azure has it: lower case letters, digits and single '-' between them",
+        }],
+    })
+}
+
+/// What the names of blobs begin with: what `tourniquet-evidence` takes for a safe name, and short enough to leave room for the rest of 1,024 characters.
+pub(crate) fn blob_prefix(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 256,
+        "x-kubernetes-validations": [{
+            "rule": "self.matches('^[A-Za-z0-9._=~-]*[A-Za-z0-9_=~-](/[A-Za-z0-9._=~-]*[A-Za-z0-9_=~-])*$')",
+            "message": "write the prefix as segments of letters, digits and . _ - = ~, with single slashes between them, none ending in a dot; leave it out for none",
+        }],
+    })
+}
+
+/// Certificate authorities. 64 KiB are some 30 of them.
+pub(crate) fn ca_bundle(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 65536,
+        "x-kubernetes-validations": [
+            {
+                "rule": "self.contains('-----BEGIN CERTIFICATE-----')",
+                "message": "write the certificates as PEM as it is, from -----BEGIN CERTIFICATE----- on, not as base64 of it",
+            },
+            {
+                "rule": "!self.contains('PRIVATE KEY-----')",
+                "message": "write certificates only: a private key is in this bundle, and everybody who may read this resource could read it",
+            },
+        ],
+    })
+}
+
+/// The ID of an identity or a tenant.
+pub(crate) fn guid(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string",
+        "maxLength": 36,
+        "x-kubernetes-validations": [{
+            "rule": "self.matches('^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$')",
+            "message": "write the ID as Azure shows it: 32 hexadecimal digits in groups of 8-4-4-4-12",
+        }],
+    })
+}
+
 /// The holders of a containment: an open map, which server-side apply merges key by key.
 pub(crate) fn holders(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({

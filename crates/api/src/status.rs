@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::containment::ContainmentState;
+use crate::evidence_store::Immutability;
 use crate::schema;
 
 /// What has been done, what was seen of it, and what is still open.
@@ -182,6 +183,7 @@ macro_rules! plain_string_schema {
 
 plain_string_schema!(
     ContainmentState: "Pending, Cut, Lifted, PodGone, Failed or Unknown; further values may come.",
+    Immutability: "Verified, Absent or Unknown; further values may come.",
     Outcome: "Pending, Running, Done, Partial, Failed, Skipped, Unknown or Undone; further values may come.",
     Assurance: "None, Accepted, EngineReported, KernelVerified or Probed; further values may come.",
     Answer: "Answered, Refused, TimedOut or Unreachable; further values may come.",

@@ -15,6 +15,7 @@ mod responses;
 mod retry_after;
 mod sets;
 mod shared;
+mod stores;
 mod surroundings;
 
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use kube::Client;
 use kube::core::DeserializeGuard;
 pub use probe::attempt;
 pub use responses::Written;
+pub use stores::SecretValue;
 use tourniquet_api::IncidentResponse;
 use tourniquet_response::{Engines, Kind};
 

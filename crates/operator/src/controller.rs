@@ -23,6 +23,7 @@ use crate::leftovers::{Cause, Sweep};
 use crate::pause;
 use crate::prober::Prober;
 use crate::reconcile::{Context, name, reconcile};
+use crate::stores;
 use crate::tasks::Tasks;
 use crate::triggers::{Known, Stored, Triggers};
 use crate::turns::Turns;
@@ -94,7 +95,8 @@ pub(crate) async fn run(
             let _ = send.unbounded_send(ObjectRef::from_obj(stored.as_ref()));
         }
     };
-    let (publisher, cluster) = (Publisher::start(client.clone()), Cluster::new(client));
+    let (publisher, cluster) = (Publisher::start(client.clone()), Cluster::new(client.clone()));
+    let stores = stores::start(client, cluster.clone(), settings.own_namespace.clone());
     let tasks = Tasks::new(cluster.clone(), stores, cluster_name, changed.clone());
     let prober = Prober::new(changed);
     let sweep = Sweep {

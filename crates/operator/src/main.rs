@@ -10,6 +10,7 @@ mod leftovers;
 mod pause;
 mod prober;
 mod reconcile;
+mod stores;
 mod tasks;
 mod triggers;
 mod turns;

@@ -24,7 +24,7 @@ pub(crate) type Stored = DeserializeGuard<IncidentResponse>;
 /// memory peaked at 26 to 34 MiB at its start with 3,000 pods, from 20 MiB before pods were listed here; resident it stayed at 8.5 MiB.
 const PAGE: u32 = 100;
 /// How long to wait before a kind that is not served is asked for again.
-const NOT_SERVED: Duration = Duration::from_secs(60);
+pub(crate) const NOT_SERVED: Duration = Duration::from_secs(60);
 
 /// Which responses a change concerns, as of now.
 #[derive(Clone, Default)]
@@ -136,7 +136,8 @@ impl Triggers {
     }
 }
 
-fn not_served(error: &watcher::Error) -> bool {
+/// Whether the API server knows no such kind.
+pub(crate) fn not_served(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(kube::Error::Api(status))
     | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
     else {

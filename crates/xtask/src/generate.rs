@@ -21,6 +21,7 @@ fn files() -> Result<Vec<(PathBuf, String)>> {
     let definitions = [
         ("incidentresponses.yaml", tourniquet_api::incident_response_crd()),
         ("containments.yaml", tourniquet_api::containment_crd()),
+        ("evidencestores.yaml", tourniquet_api::evidence_store_crd()),
         ("nodeagents.yaml", tourniquet_api::node_agent_crd()),
     ];
     let rules = yaml(&Rules { rules: tourniquet_response::rbac_rules() })?;

@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, ListParams};
 use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::{Value, json};
 use tourniquet_api::{ActionStatus, EvidenceResult, Outcome};
 use tourniquet_azurite::Sas;
 use tourniquet_e2e::evidence::Bag;
-use tourniquet_e2e::{Gate, OPERATOR_NAMESPACE, Scenario, Spec, TestPod, TestResponse, TestStore, azurite, scenario, until};
+use tourniquet_e2e::{
+    Gate, OPERATOR_NAMESPACE, Scenario, Spec, TestPod, TestResponse, TestStore, azurite, scenario, until,
+};
 
 const SOON: Duration = Duration::from_secs(60);
 /// A pod with a secret in its file system, its memory and its environment.
@@ -56,13 +58,31 @@ fn what_an_agent_reads_of_a_pod_is_stored_whole_and_verifies_with_plain_tools() 
     scenario("collect", |s| async move {
         let store = s.store("soc").await?;
         let pod = s.pod("web").await?;
-        s.exec(&pod, &["/bin/sh", "-c", &format!("mkdir /tmp/folder; echo {SECRET} | tee /tmp/folder/a > /tmp/file; ln -s /etc /tmp/folder/out")]).await?;
+        s.exec(
+            &pod,
+            &[
+                "/bin/sh",
+                "-c",
+                &format!(
+                    "mkdir /tmp/folder; echo {SECRET} | tee /tmp/folder/a > /tmp/file; ln -s /etc /tmp/folder/out"
+                ),
+            ],
+        )
+        .await?;
         let files = json!([{ "path": "/tmp/file" }, { "path": "/tmp/folder" }]);
-        let response = s.respond("r", Spec(collect(&pod, &store, json!({ "files": files, "memory": ["traffic"] })))).await?;
+        let response =
+            s.respond("r", Spec(collect(&pod, &store, json!({ "files": files, "memory": ["traffic"] })))).await?;
         let evidence = collected(&response, Outcome::Done, "Collected").await?;
         let bag = Bag::verified(azurite().await?, &store, &evidence).await?;
 
-        for name in ["processes.jsonl", "connections.jsonl", "environment.jsonl", "memory/traffic.core", "files/main/tmp/file", "files/main/tmp/folder.tar"] {
+        for name in [
+            "processes.jsonl",
+            "connections.jsonl",
+            "environment.jsonl",
+            "memory/traffic.core",
+            "files/main/tmp/file",
+            "files/main/tmp/folder.tar",
+        ] {
             bag.is_whole(name, "NodeAgent")?;
         }
         bag.is_whole("logs/main.log", "Kubelet")?;
@@ -81,7 +101,10 @@ fn what_an_agent_reads_of_a_pod_is_stored_whole_and_verifies_with_plain_tools() 
         // Nothing of what was collected, nor of what opened the store, is told elsewhere.
         let said = serde_json::to_string(&response.get().await?)?;
         ensure!(!said.contains(SECRET) && !said.contains("sig="), "{said}");
-        let log = s.env.kubectl_output(&["--namespace", OPERATOR_NAMESPACE, "logs", "deployment/tourniquet-operator"]).await?;
+        let log = s
+            .env
+            .kubectl_output(&["--namespace", OPERATOR_NAMESPACE, "logs", "deployment/tourniquet-operator"])
+            .await?;
         ensure!(!log.contains(SECRET) && !log.contains("sig="), "the operator's log tells a secret");
         Ok(())
     });
@@ -111,7 +134,10 @@ fn a_release_does_not_wait_for_the_store_and_the_evidence_comes_all_the_same() {
         let (store, mut gate) = behind_a_gate(&s).await?;
         let pod = s.pod("web").await?;
         let response = s.respond("r", Spec(collect(&pod, &store, json!({})))).await?;
-        until("it collects", SOON, async || Ok(action(&response).await?.filter(|action| action.outcome == Outcome::Running).map(drop))).await?;
+        until("it collects", SOON, async || {
+            Ok(action(&response).await?.filter(|action| action.outcome == Outcome::Running).map(drop))
+        })
+        .await?;
         response.change(json!({ "release": true })).await?;
         response.becomes("Reverted", "True", SOON).await?;
         gate.open().await?;
@@ -127,7 +153,10 @@ fn a_deletion_is_not_held_up_by_a_store_that_is_down() {
         let (store, _gate) = behind_a_gate(&s).await?;
         let pod = s.pod("web").await?;
         let response = s.respond("r", Spec(collect(&pod, &store, json!({})))).await?;
-        until("it collects", SOON, async || Ok(action(&response).await?.filter(|action| action.outcome == Outcome::Running).map(drop))).await?;
+        until("it collects", SOON, async || {
+            Ok(action(&response).await?.filter(|action| action.outcome == Outcome::Running).map(drop))
+        })
+        .await?;
         response.delete().await?;
         response.gone(SOON).await?;
         Ok(())
@@ -140,7 +169,10 @@ fn an_operator_that_is_replaced_goes_on_with_what_was_begun() {
         let (store, mut gate) = behind_a_gate(&s).await?;
         let pod = s.pod("web").await?;
         let response = s.respond("r", Spec(collect(&pod, &store, json!({})))).await?;
-        until("it collects", SOON, async || Ok(action(&response).await?.filter(|action| action.outcome == Outcome::Running).map(drop))).await?;
+        until("it collects", SOON, async || {
+            Ok(action(&response).await?.filter(|action| action.outcome == Outcome::Running).map(drop))
+        })
+        .await?;
         let operators: Api<Pod> = Api::namespaced(s.env.client.clone(), OPERATOR_NAMESPACE);
         for operator in operators.list_metadata(&ListParams::default()).await?.items {
             operators.delete(&operator.name_any(), &DeleteParams::default().grace_period(0)).await?;

@@ -27,7 +27,10 @@ fn without_an_agent_the_containers_own_programs_are_used_and_what_they_cannot_is
             Ok(status.actions.into_iter().find(|action| !matches!(action.outcome, Outcome::Pending | Outcome::Running)))
         })
         .await?;
-        ensure!(action.outcome == Outcome::Partial && action.reason.as_deref() == Some("CollectedInPart"), "{action:?}");
+        ensure!(
+            action.outcome == Outcome::Partial && action.reason.as_deref() == Some("CollectedInPart"),
+            "{action:?}"
+        );
         let message = action.message.clone().context("no message")?;
         ensure!(message.contains("memory/traffic.core") && message.contains("/no/such/file"), "{message}");
         let evidence = action.results.first().and_then(|result| result.evidence.clone()).context("no evidence")?;

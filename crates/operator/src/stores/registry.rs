@@ -1,0 +1,167 @@
+//! The stores by name, for whoever stores evidence.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kube::runtime::watcher::Event;
+use kube::{Resource, ResourceExt};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tourniquet_evidence::store::Checked;
+use tourniquet_evidence::{Store, Trouble};
+
+use super::Stored;
+use super::open::Opened;
+use super::report::{Outcome, Pass, news};
+
+/// The stores that there are, as of now. Clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Stores {
+    table: Arc<Mutex<Table>>,
+    changed: Arc<watch::Sender<()>>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// Whether those that there are have all been heard of.
+    listed: bool,
+    /// What the list that is under way has.
+    listing: BTreeSet<String>,
+    entries: BTreeMap<String, Entry>,
+}
+
+struct Entry {
+    uid: String,
+    opened: Option<Opened>,
+    outcome: Option<Outcome>,
+    /// How often in a row it was not ready.
+    failures: u32,
+}
+
+/// A store to use.
+#[allow(dead_code, reason = "for the action collect, which takes its stores from here")]
+#[derive(Clone, Debug)]
+pub(crate) struct OpenStore {
+    pub(crate) store: Store,
+    /// What the last try showed. One that is not ready can be used all the same: an upload bears faults that pass, and waits for another credential; what was
+    /// wrong may have been mended since.
+    pub(crate) outcome: Result<Checked, Trouble>,
+}
+
+/// Why there is none to use, in words for a responder.
+#[allow(dead_code, reason = "for the action collect, which takes its stores from here")]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NoStore {
+    #[error("EvidenceStore {0} was not looked at yet: the operator has just started, or it was just created")]
+    Untried(String),
+    #[error("there is no EvidenceStore {0}: create it, or name one that kubectl get evidencestores shows")]
+    NotFound(String),
+    #[error("EvidenceStore {0} cannot be used: {1}")]
+    Unusable(String, Trouble),
+}
+
+#[allow(dead_code, reason = "for the action collect, which takes its stores from here")]
+impl Stores {
+    /// The store of this name, if it could be opened.
+    ///
+    /// # Errors
+    /// Why there is none, as of now.
+    pub(crate) fn get(&self, name: &str) -> Result<OpenStore, NoStore> {
+        let table = self.lock();
+        let Some(entry) = table.entries.get(name) else {
+            let name = name.to_owned();
+            return Err(if table.listed { NoStore::NotFound(name) } else { NoStore::Untried(name) });
+        };
+        match (&entry.opened, &entry.outcome) {
+            (_, None) | (None, Some(Ok(_))) => Err(NoStore::Untried(name.to_owned())),
+            (None, Some(Err(trouble))) => Err(NoStore::Unusable(name.to_owned(), trouble.clone())),
+            (Some(opened), Some(outcome)) => Ok(OpenStore { store: opened.store.clone(), outcome: outcome.clone() }),
+        }
+    }
+
+    /// The same, once it has been tried for the first time, or it is known that there is none; at the latest as of `until`.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) async fn tried_by(&self, name: &str, until: Instant) -> Result<OpenStore, NoStore> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            match self.get(name) {
+                Err(NoStore::Untried(_)) => {}
+                decided => return decided,
+            }
+            if !matches!(tokio::time::timeout_at(until, changed.changed()).await, Ok(Ok(()))) {
+                return self.get(name);
+            }
+        }
+    }
+}
+
+impl Stores {
+    /// What the watch of evidence stores says.
+    pub(super) fn watched(&self, event: &Event<Stored>) {
+        let mut table = self.lock();
+        match event {
+            Event::Init => table.listing.clear(),
+            Event::InitApply(stored) => {
+                table.listing.insert(stored.name_any());
+                table.know(stored);
+            }
+            Event::InitDone => {
+                let listing = std::mem::take(&mut table.listing);
+                table.entries.retain(|name, _| listing.contains(name));
+                table.listed = true;
+            }
+            Event::Apply(stored) => table.know(stored),
+            Event::Delete(stored) => drop(table.entries.remove(&stored.name_any())),
+        }
+        drop(table);
+        self.changed.send_replace(());
+    }
+
+    pub(super) fn opened(&self, name: &str, uid: &str) -> Option<Opened> {
+        self.lock().entry(name, uid)?.opened.clone()
+    }
+
+    /// This is what is used from now on.
+    pub(super) fn open(&self, name: &str, uid: &str, opened: Opened) {
+        if let Some(entry) = self.lock().entry(name, uid) {
+            entry.opened = Some(opened);
+        }
+    }
+
+    /// What a try showed. None when it is of a store that has gone.
+    pub(super) fn tried(&self, name: &str, uid: &str, outcome: Outcome) -> Option<Pass> {
+        let mut table = self.lock();
+        let entry = table.entry(name, uid)?;
+        entry.failures = if outcome.is_ok() { 0 } else { entry.failures.saturating_add(1) };
+        let pass = Pass { failures: entry.failures, news: news(entry.outcome.as_ref(), &outcome) };
+        entry.outcome = Some(outcome);
+        drop(table);
+        self.changed.send_replace(());
+        Some(pass)
+    }
+
+    pub(super) fn is_ready(&self, name: &str, uid: &str) -> bool {
+        self.lock().entry(name, uid).is_some_and(|entry| matches!(entry.outcome, Some(Ok(_))))
+    }
+
+    /// A thread that panicked while it held the lock left the table whole: each change of it is one assignment.
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn entry(&mut self, name: &str, uid: &str) -> Option<&mut Entry> {
+        self.entries.get_mut(name).filter(|entry| entry.uid == uid)
+    }
+
+    /// One of the same name with another UID is another store.
+    fn know(&mut self, stored: &Stored) {
+        let (name, uid) = (stored.name_any(), stored.meta().uid.clone().unwrap_or_default());
+        if self.entry(&name, &uid).is_none() {
+            self.entries.insert(name, Entry { uid, opened: None, outcome: None, failures: 0 });
+        }
+    }
+}
