@@ -149,7 +149,8 @@ async fn reconcile_response(stored: &IncidentResponse, cx: &Context) -> Result<A
     let lets_go = stored.metadata.deletion_timestamp.is_some() || stored.spec.release == Some(true);
     let mut holds = stored.status.is_some() && !lets_go;
     for _ in 0..ROUNDS {
-        if holds && cx.turns.waits(&uid) {
+        let turn = if holds { cx.turns.take(&uid) } else { None };
+        if holds && turn.is_none() {
             return Ok(Action::requeue(turns::AGAIN));
         }
         holds = !lets_go;

@@ -3,7 +3,7 @@
 //! at the last one, whose pod is still open. So a look that is not about something to be put in place or undone waits, for a moment, while there
 //! are responses of which nothing was decided yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,9 @@ use tourniquet_api::IncidentResponse;
 
 use crate::triggers::Stored;
 
-/// How long a look waits at most: what is held may have been opened, and has to be closed within a second.
-const LONGEST: Duration = Duration::from_millis(500);
+/// How many of those that would wait look all the same, each after the other: what is held may have been opened, and has to be closed soon. A limit of time
+/// alone does not do: after it all of them came at once, before those that had not begun (100 isolations beside 10,000 pods were in force after 12.7 s).
+const AT_A_TIME: usize = 2;
 /// How soon one that waits asks again.
 pub(crate) const AGAIN: Duration = Duration::from_millis(50);
 /// For how long a response counts as one that comes first. One that cannot be decided for longer, since what has to be seen cannot be, holds
@@ -29,8 +30,20 @@ pub(crate) struct Turns(Arc<Mutex<Table>>);
 struct Table {
     /// Of which nothing was decided yet, by UID, and since when that is known.
     undecided: BTreeMap<String, Instant>,
-    /// That wait, and since when.
-    waiting: BTreeMap<String, Instant>,
+    /// That look though others come first.
+    looking: BTreeSet<String>,
+}
+
+/// A look that goes on. Dropped, it is over.
+pub(crate) struct Turn {
+    turns: Turns,
+    uid: String,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.turns.lock().looking.remove(&self.uid);
+    }
 }
 
 impl Turns {
@@ -65,21 +78,18 @@ impl Turns {
 
     /// Nothing more is to be done about it.
     pub(crate) fn forget(&self, uid: &str) {
-        let mut table = self.lock();
-        table.undecided.remove(uid);
-        table.waiting.remove(uid);
+        self.lock().undecided.remove(uid);
     }
 
-    /// Whether a look at this one waits, since others come first.
-    pub(crate) fn waits(&self, uid: &str) -> bool {
+    /// The turn of one of which something was decided; `None` when others come first.
+    pub(crate) fn take(&self, uid: &str) -> Option<Turn> {
         let mut table = self.lock();
         table.undecided.retain(|_, since| since.elapsed() < FRESH);
-        let others = table.undecided.keys().any(|other| other != uid);
-        if others && table.waiting.entry(uid.to_owned()).or_insert_with(Instant::now).elapsed() < LONGEST {
-            return true;
+        if table.undecided.keys().any(|other| other != uid) && table.looking.len() >= AT_A_TIME {
+            return None;
         }
-        table.waiting.remove(uid);
-        false
+        table.looking.insert(uid.to_owned());
+        Some(Turn { turns: self.clone(), uid: uid.to_owned() })
     }
 
     /// A thread that panicked while it held the lock left the table whole: each change of it is one assignment.
@@ -106,25 +116,35 @@ mod tests {
         Event::Apply(serde_json::from_value::<DeserializeGuard<IncidentResponse>>(response).unwrap())
     }
 
+    /// As many looks as may go on beside those that come first.
+    fn taken(turns: &Turns) -> Vec<Turn> {
+        (0..AT_A_TIME).map(|index| turns.take(&format!("other-{index}")).unwrap()).collect()
+    }
+
     #[test]
-    fn one_that_is_decided_waits_for_those_that_are_not_and_no_longer() {
+    fn those_that_are_decided_wait_for_those_that_are_not_but_for_a_few() {
         let turns = Turns::default();
         turns.watched(&response("old", Some("node n")));
-        assert!(!turns.waits("old"), "there is nobody else");
+        let others = taken(&turns);
+        assert!(turns.take("old").is_some(), "there is nobody who comes first");
         turns.watched(&response("new", None));
-        assert!(turns.waits("old"));
-        assert!(!turns.waits("new"), "not for itself");
+        assert!(turns.take("old").is_none());
+        assert!(turns.take("new").is_some(), "not for itself");
+        drop(others);
+        assert!(turns.take("old").is_some(), "it is its turn");
+        let _others = taken(&turns);
         turns.decided("new");
-        assert!(!turns.waits("old"));
+        assert!(turns.take("old").is_some());
     }
 
     #[test]
     fn nobody_waits_for_one_that_is_gone() {
         let turns = Turns::default();
         turns.watched(&response("new", None));
-        assert!(turns.waits("old"));
+        let _others = taken(&turns);
+        assert!(turns.take("old").is_none());
         let Event::Apply(stored) = response("new", None) else { unreachable!() };
         turns.watched(&Event::Delete(stored));
-        assert!(!turns.waits("old"));
+        assert!(turns.take("old").is_some());
     }
 }
