@@ -1,5 +1,7 @@
 //! What the API server and the kubelet have of a pod, as evidence.
 
+use std::collections::BTreeMap;
+
 use futures::io::AsyncRead;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, DynamicObject, ListParams, LogParams};
@@ -88,26 +90,20 @@ impl Cluster {
     pub async fn manifest_of(&self, pod: &Pod) -> Value {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
         let mut left_out = Vec::new();
-        let mut list = async |group: &str, version: &str, kind: &str, plural: &str| {
-            let kind = GroupVersionKind::gvk(group, version, kind);
-            let resource = ApiResource::from_gvk_with_plural(&kind, plural);
-            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, &resource);
-            match within(api.list(&ListParams::default().limit(MOST))).await {
-                Ok(list) => {
-                    if list.metadata.continue_.is_some_and(|more| !more.is_empty()) {
-                        left_out.push(format!("there are more than {MOST} {plural}"));
-                    }
-                    json!(list.items)
+        let mut listed = BTreeMap::new();
+        for (group, kind, plural) in [
+            ("", "Service", "services"),
+            ("networking.k8s.io", "NetworkPolicy", "networkpolicies"),
+            ("rbac.authorization.k8s.io", "RoleBinding", "rolebindings"),
+        ] {
+            match self.list_of(&namespace, group, kind, plural).await {
+                Ok((items, more)) => {
+                    listed.insert(plural, items);
+                    left_out.extend(more.then(|| format!("there are more than {MOST} {plural}")));
                 }
-                Err(cause) => {
-                    left_out.push(format!("{plural}: {cause}"));
-                    Value::Null
-                }
+                Err(cause) => left_out.push(format!("{plural}: {cause}")),
             }
-        };
-        let services = list("", "v1", "Service", "services").await;
-        let policies = list("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies").await;
-        let bindings = list("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings").await;
+        }
         let account_name = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
         let account = self.service_account(&namespace, account_name).await.map_err(|error| error.to_string());
         let node_name = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
@@ -119,8 +115,17 @@ impl Cluster {
         }
         json!({
             "pod": pod, "owners": owners.ok(), "node": node.ok(), "serviceAccount": account.ok(),
-            "services": services, "networkPolicies": policies, "roleBindings": bindings, "leftOut": left_out,
+            "services": listed.get("services"), "networkPolicies": listed.get("networkpolicies"),
+            "roleBindings": listed.get("rolebindings"), "leftOut": left_out,
         })
+    }
+
+    /// The objects of one kind in a namespace, and whether there are more.
+    async fn list_of(&self, namespace: &str, group: &str, kind: &str, plural: &str) -> Result<(Value, bool), Cause> {
+        let resource = ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, "v1", kind), plural);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+        let list = within(api.list(&ListParams::default().limit(MOST))).await?;
+        Ok((json!(list.items), list.metadata.continue_.is_some_and(|more| !more.is_empty())))
     }
 
     /// What owns it, the nearest first.

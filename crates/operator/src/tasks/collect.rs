@@ -8,8 +8,8 @@ mod sources;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use futures::stream;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tourniquet_api::EvidenceResult;
@@ -58,14 +58,7 @@ impl Collecting<'_> {
             ..EvidenceResult::default()
         };
         (self.report)(Progress { evidence: evidence.clone(), volatile_done: false });
-        let opened = self.until_it_works(deadline, async || {
-            let open = self.stores.get(&self.collection.store).map_err(|error| error.to_string())?;
-            let clock = open.outcome.as_ref().ok().map(|checked| checked.clock_offset);
-            let facts = facts::of(self, clock).await;
-            let folder = self.open(&open.store, &facts).await.map_err(|trouble| trouble.to_string())?;
-            Ok((folder, facts))
-        });
-        let (folder, facts) = match opened.await {
+        let (folder, facts) = match self.open(deadline).await {
             Ok(opened) => opened,
             Err(trouble) => return self.ended(evidence, Vec::new(), Some(trouble)),
         };
@@ -88,20 +81,16 @@ impl Collecting<'_> {
         CollectionReport { evidence, missing, trouble, cancelled: self.end.is_cancelled() }
     }
 
-    /// Tries until it works, its time is over, or it is told to end; then what stood in the way.
-    async fn until_it_works<T>(
-        &self,
-        deadline: Instant,
-        mut attempt: impl AsyncFnMut() -> Result<T, String>,
-    ) -> Result<T, String> {
+    /// Tries until the folder is open, the time is over, or it is told to end; then what stood in the way.
+    async fn open(&self, deadline: Instant) -> Result<(Folder, Facts), String> {
         let mut last = "its time was over before it began".to_owned();
         loop {
             let tried = tokio::select! {
-                tried = timeout_at(deadline, attempt()) => tried,
+                tried = timeout_at(deadline, self.try_to_open()) => tried,
                 () = self.end.cancelled() => return Err(last),
             };
             match tried {
-                Ok(Ok(done)) => return Ok(done),
+                Ok(Ok(opened)) => return Ok(opened),
                 Ok(Err(why)) => {
                     if last != why {
                         warn!(why, "evidence cannot be stored yet; it is tried again");
@@ -117,7 +106,15 @@ impl Collecting<'_> {
         }
     }
 
-    async fn open(&self, store: &Store, facts: &Facts) -> Result<Folder, Trouble> {
+    async fn try_to_open(&self) -> Result<(Folder, Facts), String> {
+        let open = self.stores.get(&self.collection.store).map_err(|error| error.to_string())?;
+        let clock = open.outcome.as_ref().ok().map(|checked| checked.clock_offset);
+        let facts = facts::of(self, clock).await;
+        let folder = self.open_in(&open.store, &facts).await.map_err(|trouble| trouble.to_string())?;
+        Ok((folder, facts))
+    }
+
+    async fn open_in(&self, store: &Store, facts: &Facts) -> Result<Folder, Trouble> {
         let (namespace, name) = self.collection.response.split_once('/').unwrap_or(("", &self.collection.response));
         let place = Place {
             cluster: self.cluster_name.to_owned(),
@@ -147,7 +144,10 @@ impl Collecting<'_> {
         for (volatile, at_a_time) in [(true, VOLATILE_AT_A_TIME), (false, AT_A_TIME)] {
             let artifacts =
                 self.collection.artifacts.iter().filter(|artifact| artifact.volatile == volatile).filter(whole);
-            let collecting: Vec<_> = artifacts.map(|artifact| self.one(folder, &sources, artifact, deadline)).collect();
+            let mut collecting: Vec<BoxFuture<'_, _>> = Vec::new();
+            for artifact in artifacts {
+                collecting.push(self.one(folder, &sources, artifact, deadline).boxed());
+            }
             let mut collecting = stream::iter(collecting).buffer_unordered(at_a_time);
             while let Some((stored, lack)) = collecting.next().await {
                 evidence.artifacts_done += i32::from(lack.is_none());

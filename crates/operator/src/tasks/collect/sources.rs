@@ -84,10 +84,11 @@ impl Sources<'_> {
             Err(error) => return Err(error.to_string()),
         };
         let (what, name) = (what(read, artifact.limit), artifact.name.as_str());
-        let begun = self.ask(agent, artifact, what).await?;
-        let (begun, name, argv) = match begun {
-            (Begun { mut stdout, end }, argv) if is_over(&mut stdout).await => {
-                let (stderr, ended) = Begun { stdout, end }.end().await;
+        let (mut begun, argv) = self.ask(agent, artifact, what).await?;
+        let is_over = is_over(&mut begun.stdout).await;
+        let (begun, name, argv) = match (begun, argv) {
+            (begun, argv) if is_over => {
+                let (stderr, ended) = begun.end().await;
                 let said = Trailer::parse(&stderr);
                 let is_folder = matches!(&said, Ok(trailer) if is_because(trailer, Reason::IsFolder));
                 let (FromOutside::Path(path), true) = (read, is_folder) else {
