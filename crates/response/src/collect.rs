@@ -5,8 +5,6 @@
 
 mod artifacts;
 
-use std::time::Duration;
-
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::PolicyRule;
@@ -173,7 +171,7 @@ fn collection(cx: &Context<'_>, collect: &Collect, pod: &Pod) -> Collection {
     let spec = cx.spec.cloned();
     Collection {
         store: collect.store_ref.name.clone(),
-        timeout: Duration::try_from(collect.timeout.get()).unwrap_or_default(),
+        timeout: collect.timeout.get(),
         artifacts: artifacts::wanted(collect, pod, cx.agents.is_some()),
         node: cx.target.node.clone(),
         agents: cx.agents.map(|agents| agents.namespace.clone()),

@@ -5,8 +5,6 @@
 
 mod report;
 
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use tourniquet_api::{Action, Change, Outcome, PinnedTarget, Residual, Run, TargetResult, Verb};
@@ -134,7 +132,7 @@ impl Act for RunCommand {
                 }
                 // No report of a command is none.
                 Some(TaskState::Ended(TaskReport::Collection(_))) | None => {
-                    undo.settled = Some(unknown(cx.target, program))
+                    undo.settled = Some(unknown(cx.target, program));
                 }
             }
             reason = undo.settled.as_ref().map_or(reason, |settled| settled.reason);
@@ -160,16 +158,15 @@ impl Act for RunCommand {
             None if begun.is_some_and(|by| by != seen.instance) => {
                 undo.settled = Some(unknown_undo(cx.target, self::program(&takes_back.command)));
             }
-            None => match container(cx, run)? {
-                Ok(container) => {
+            // What is not there any more has nothing left to undo.
+            None => {
+                if let Ok(container) = container(cx, run)? {
                     if begun.is_none() {
                         undo.changes.push(entry(UNDO_BEGUN, &seen.instance));
                     }
                     undo.effects.push(start(cx, key, &container, run, &takes_back.command));
                 }
-                // What is not there any more has nothing left to undo.
-                Err(_) => {}
-            },
+            }
         }
         Ok(undo)
     }
@@ -210,7 +207,7 @@ fn start(cx: &Context<'_>, key: TaskKey, container: &Pinned, run: &Run, argv: &[
         container: container.name.clone(),
         container_id: container.id.clone(),
         argv: argv.to_vec(),
-        timeout: Duration::try_from(run.timeout.get()).unwrap_or_default(),
+        timeout: run.timeout.get(),
         tail: TAIL.min(ROOM / cx.outputs.max(1)),
     };
     Effect::Start { object: target::object(cx.target, Kind::Pod), key, work: Work::Command(command) }

@@ -177,7 +177,7 @@ impl Collecting<'_> {
             grace: TO_SEAL / 2,
             cancel: self.end.clone(),
         };
-        let record = sources.collect(folder, artifact, bounds).await;
+        let record = Box::pin(sources.collect(folder, artifact, bounds)).await;
         let stored = record.blob.as_ref().map_or(0, |blob| blob.length);
         let lack = match &record.outcome {
             Outcome::Done => None,

@@ -21,7 +21,7 @@ const SOON: Duration = Duration::from_secs(60);
 
 /// What is wanted of this pod.
 pub(super) fn wanted(collect: &Collect, pod: &Pod, agents: bool) -> Vec<Artifact> {
-    let whole = Duration::try_from(collect.timeout.get()).unwrap_or_default();
+    let whole = collect.timeout.get();
     let containers = containers(pod);
     let of = |name: &str, what: &str, limit: u64, timeout: Duration, ways: Vec<Way>| Artifact {
         name: name.to_owned(),

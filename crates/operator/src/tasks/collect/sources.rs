@@ -52,7 +52,7 @@ impl Sources<'_> {
         for way in &artifact.ways {
             let taken = match way {
                 Way::Agent(read) => self.by_agent(folder, artifact, read, &bounds).await,
-                Way::Tool(argv) => self.by_tool(folder, artifact, argv, &bounds).await,
+                Way::Tool(argv) => Box::pin(self.by_tool(folder, artifact, argv, &bounds)).await,
                 Way::Log { previous } => self.log(folder, artifact, *previous, &bounds).await,
                 Way::Manifest | Way::Events => self.stored(folder, artifact, way, &bounds).await,
             };
@@ -109,7 +109,7 @@ impl Sources<'_> {
             let (stderr, ended) = joined(end.await);
             report_of_agent(Ok(stderr), ended, read)
         };
-        Ok(folder.add(plan, stdout, report, bounds.clone()).await)
+        Ok(Box::pin(folder.add(plan, stdout, report, bounds.clone())).await)
     }
 
     async fn ask(&self, agent: &ContainerRef, artifact: &Artifact, what: What) -> Result<(Begun, Vec<String>), String> {
@@ -164,7 +164,7 @@ impl Sources<'_> {
             }
             report
         };
-        Ok(folder.add(plan, stdout, report, bounds.clone()).await)
+        Ok(Box::pin(folder.add(plan, stdout, report, bounds.clone())).await)
     }
 
     /// Begins a command, and waits for the first of its output: whether there is such a program shows only then.
