@@ -10,7 +10,7 @@ use k8s_openapi::api::rbac::v1::PolicyRule;
 use tourniquet_api::{Action, Change, Outcome, PinnedTarget, Residual, Run, TargetResult, Verb};
 
 use self::report::{NOT_BEGUN, UNDONE, judge, judge_undo, keep, unknown, unknown_undo};
-use crate::action::{Act, Assessment, Context, Plan, Undo};
+use crate::action::{Act, Asked, Assessment, Context, Plan, Refusal, Undo};
 use crate::effect::{Effect, Kind};
 use crate::rbac::rule;
 use crate::target::{self, describe};
@@ -42,6 +42,17 @@ impl Act for RunCommand {
 
     fn targets(&self) -> &'static [Kind] {
         &[Kind::Pod]
+    }
+
+    fn refuses(&self, asked: &Asked<'_>) -> Result<Option<Refusal>, Unread> {
+        // Carried out without, it would not be what was asked for.
+        let stores = asked.action.run.as_ref().is_some_and(|run| run.store_ref.is_some());
+        Ok(stores.then(|| Refusal {
+            reason: "StoreNotSupported",
+            message:
+                "this version keeps the ends of a command's outputs, in status, and stores none: leave run.storeRef out"
+                    .to_owned(),
+        }))
     }
 
     fn rbac(&self) -> Vec<PolicyRule> {

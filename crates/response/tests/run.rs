@@ -282,6 +282,14 @@ fn a_dry_run_says_what_would_be_run_and_runs_nothing() {
 }
 
 #[test]
+fn one_whose_outputs_are_to_be_stored_is_refused_and_nothing_is_run() {
+    let mut stage = a_pod();
+    stage.respond("alert", json!([{ "run": { "command": ["/bin/true"], "storeRef": { "name": "soc" } } }]));
+    assert_eq!(says(&stage.status("alert"), "Accepted"), "False/StoreNotSupported");
+    assert!(stage.begun.is_empty());
+}
+
+#[test]
 fn outputs_share_the_room_of_a_status() {
     let mut stage = a_pod();
     let command = |name: usize| json!({ "name": format!("run-{name}"), "run": { "command": ["/bin/true"] } });

@@ -22,7 +22,8 @@ impl Bag {
     /// Downloads a folder by what the status says of it, and verifies each file of it by its manifests.
     pub async fn verified(azurite: &Azurite, store: &TestStore, evidence: &EvidenceResult) -> Result<Self> {
         let url = evidence.url.as_deref().context("the status names no folder")?;
-        let (_, folder) = url.split_once(&format!("/{}/", store.container)).context("the folder is in another container")?;
+        let (_, folder) =
+            url.split_once(&format!("/{}/", store.container)).context("the folder is in another container")?;
         let dir = TempDir::new()?;
         let fetch = async |name: &str| {
             let blob = azurite.blob(&store.container, &format!("{folder}/{name}")).await;
@@ -53,7 +54,8 @@ impl Bag {
     /// What the record says of an artifact.
     pub fn artifact(&self, name: &str) -> Result<&Value> {
         let mut all = self.record["artifacts"].as_array().context("no artifacts")?.iter();
-        all.find(|artifact| artifact["name"] == name).with_context(|| format!("no artifact {name}: {}", self.record["artifacts"]))
+        all.find(|artifact| artifact["name"] == name)
+            .with_context(|| format!("no artifact {name}: {}", self.record["artifacts"]))
     }
 
     /// The bytes of an artifact.

@@ -17,6 +17,7 @@ pub mod cut;
 pub mod dry_run;
 pub mod environment;
 pub mod events;
+pub mod evidence;
 pub mod faults;
 pub mod hops;
 pub mod overlap;

@@ -385,7 +385,7 @@ fn the_greatest_legal_spec_is_stored_and_answered() {
     scenario("greatest", |s| async move {
         let response = s.respond("r", tourniquet_e2e::Spec(greatest())).await?;
         let accepted = response.refused().await?;
-        ensure!(accepted.reason == "VerbNotSupported", "{accepted:?}");
+        ensure!(accepted.reason == "TargetNotFound", "{accepted:?}");
         let status = response.get().await?.status.context("no status")?;
         ensure!(status.actions.len() == 16, "{} actions", status.actions.len());
         Ok(())

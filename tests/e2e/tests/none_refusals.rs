@@ -175,20 +175,11 @@ fn verbs_and_targets_that_this_version_does_not_carry_out() {
         let pod = json!({ "pod": { "namespace": namespace, "name": "web" } });
         s.pod("web").await?;
         let before = version(&s, "web").await?;
+        let stored = json!({ "run": { "command": ["/bin/true"], "storeRef": { "name": "soc" } } });
         let specs = [
-            (
-                "collect",
-                json!({ "target": pod, "actions": [{ "collect": { "storeRef": { "name": "soc" } } }] }),
-                "VerbNotSupported",
-                "collect",
-            ),
+            ("stored", json!({ "target": pod, "actions": [stored] }), "StoreNotSupported", "storeRef"),
             // One that is built beside one that is not: refused as a whole.
-            (
-                "both",
-                json!({ "target": pod, "actions": [{ "isolate": {} }, { "collect": { "storeRef": { "name": "soc" } } }] }),
-                "VerbNotSupported",
-                "collect",
-            ),
+            ("both", json!({ "target": pod, "actions": [{ "isolate": {} }, stored] }), "StoreNotSupported", "storeRef"),
         ];
         for (name, spec, reason, words) in specs {
             let response = s.respond(name, Spec(spec)).await?;
