@@ -86,8 +86,9 @@ async fn main() {
 /// The same blocks and the commit, from one buffer, with nothing hashed, looked at or tried again.
 async fn bare_requests(lab: &Lab, block: Bytes, count: usize) {
     let client = lab.azurite.pki.client();
-    let url =
-        |query: &str| format!("{}/{}/bare?{query}&{}", lab.azurite.endpoint(), lab.container, lab::sas::account());
+    let url = |query: &str| {
+        format!("{}/{}/bare?{query}&{}", lab.azurite.endpoint(), lab.container, tourniquet_azurite::account())
+    };
     let ids: Vec<String> = (0..count).map(|number| STANDARD.encode(format!("{number:08}"))).collect();
     let staging = ids.iter().map(|id| {
         let encoded: String = url::form_urlencoded::byte_serialize(id.as_bytes()).collect();

@@ -20,7 +20,7 @@ async fn trouble_of(config: &StoreConfig) -> Trouble {
 #[tokio::test]
 async fn a_container_that_does_not_exist_is_named() {
     let lab = Lab::new().await;
-    let config = lab.config_at(&lab.azurite.endpoint(), lab::sas::Sas::new("nowhere").sign());
+    let config = lab.config_at(&lab.azurite.endpoint(), lab::Sas::new("nowhere").sign());
     let config = StoreConfig { container: "nowhere".to_owned(), ..config };
     let trouble = trouble_of(&config).await;
     assert_eq!((trouble.code.as_str(), trouble.transient), ("ContainerNotFound", false));

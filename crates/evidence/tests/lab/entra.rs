@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tourniquet_evidence::Auth;
 
-use super::azurite::Azurite;
+use super::Azurite;
 
 pub(crate) const TENANT: &str = "11111111-2222-3333-4444-555555555555";
 pub(crate) const CLIENT: &str = "66666666-7777-8888-9999-000000000000";

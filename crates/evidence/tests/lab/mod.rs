@@ -2,13 +2,10 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-pub(crate) mod azurite;
 pub(crate) mod bagit;
 pub(crate) mod entra;
 pub(crate) mod folders;
-pub(crate) mod pki;
 pub(crate) mod proxy;
-pub(crate) mod sas;
 pub(crate) mod sources;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,14 +14,12 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tempfile::TempDir;
 use tokio::time::Instant;
+pub(crate) use tourniquet_azurite::{ACCOUNT, Azurite, Sas};
 use tourniquet_evidence::store::{Ended, PutOptions, Received, Stored, Verdict};
 use tourniquet_evidence::{Auth, Store, StoreConfig, Trouble};
 
-use azurite::Azurite;
 use proxy::{Proxy, Rule};
-use sas::Sas;
 
-pub(crate) const ACCOUNT: &str = "evidence";
 /// What has to happen happens well before this.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 

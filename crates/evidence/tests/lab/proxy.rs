@@ -14,8 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::ACCOUNT;
-use super::azurite::Azurite;
+use super::{ACCOUNT, Azurite};
 
 /// What becomes of a request.
 #[derive(Clone, Debug)]

@@ -7,13 +7,12 @@ use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use sha2::Sha256;
 
-use super::ACCOUNT;
-use super::azurite::KEY;
+use crate::{ACCOUNT, KEY};
 
 const VERSION: &str = "2022-11-02";
 
 /// A service signature for one container, good for what and when.
-pub(crate) struct Sas<'a> {
+pub struct Sas<'a> {
     container: &'a str,
     permissions: &'a str,
     from: SignedDuration,
@@ -21,25 +20,30 @@ pub(crate) struct Sas<'a> {
 }
 
 impl<'a> Sas<'a> {
-    pub(crate) fn new(container: &'a str) -> Self {
+    pub fn new(container: &'a str) -> Self {
         Self { container, permissions: "rcwl", from: SignedDuration::from_hours(-1), to: SignedDuration::from_hours(1) }
     }
 
-    pub(crate) fn with(self, permissions: &'a str) -> Self {
+    pub fn with(self, permissions: &'a str) -> Self {
         Self { permissions, ..self }
     }
 
     /// Over before now.
-    pub(crate) fn expired(self) -> Self {
+    pub fn expired(self) -> Self {
         Self { to: SignedDuration::from_mins(-10), ..self }
     }
 
+    /// Over in this many seconds.
+    pub fn for_seconds(self, seconds: i64) -> Self {
+        Self { to: SignedDuration::from_secs(seconds), ..self }
+    }
+
     /// Made by a clock that is ahead.
-    pub(crate) fn of_tomorrow(self) -> Self {
+    pub fn of_tomorrow(self) -> Self {
         Self { from: SignedDuration::from_hours(24), to: SignedDuration::from_hours(25), ..self }
     }
 
-    pub(crate) fn sign(&self) -> SecretString {
+    pub fn sign(&self) -> SecretString {
         let (from, to) = (time(self.from), time(self.to));
         let resource = format!("/blob/{ACCOUNT}/{}", self.container);
         let fields =
@@ -59,7 +63,7 @@ impl<'a> Sas<'a> {
 }
 
 /// A signature for everything in the account.
-pub(crate) fn account() -> String {
+pub fn account() -> String {
     let (from, to) = (time(SignedDuration::from_hours(-1)), time(SignedDuration::from_hours(1)));
     let fields = [ACCOUNT, "rwdlc", "b", "sco", &from, &to, "", "https", VERSION, "", ""];
     let sig = sign(&fields.join("\n"));

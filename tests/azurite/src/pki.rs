@@ -1,16 +1,18 @@
-//! An authority that only the tests trust, and a certificate for loopback.
+//! An authority that only the tests trust, and a certificate for one address.
+
+use std::net::IpAddr;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
 
-pub(crate) struct Pki {
+pub struct Pki {
     /// PEM.
-    pub(crate) ca: String,
-    pub(crate) certificate: String,
-    pub(crate) key: String,
+    pub ca: String,
+    pub certificate: String,
+    pub key: String,
 }
 
 impl Pki {
-    pub(crate) fn new() -> Self {
+    pub fn new(address: IpAddr) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "tourniquet tests");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -19,13 +21,13 @@ impl Pki {
         let ca = params.self_signed(&key).unwrap().pem();
         let issuer = Issuer::new(params, key);
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-        params.subject_alt_names.push(SanType::IpAddress([127, 0, 0, 1].into()));
+        params.subject_alt_names.push(SanType::IpAddress(address));
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &issuer).unwrap().pem();
         Self { ca, certificate, key: key.serialize_pem() }
     }
 
-    pub(crate) fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
+    pub fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
         use rustls::pki_types::pem::PemObject;
         use rustls::pki_types::{CertificateDer, PrivateKeyDer};
         let chain = vec![CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap()];
@@ -40,7 +42,7 @@ impl Pki {
     }
 
     /// A client that trusts this authority.
-    pub(crate) fn client(&self) -> reqwest::Client {
+    pub fn client(&self) -> reqwest::Client {
         use rustls::pki_types::{CertificateDer, pem::PemObject};
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.ca.as_bytes()).unwrap()).unwrap();

@@ -1,40 +1,58 @@
-//! Azurite, running for as long as the test program does.
+//! Azurite over TLS with an authority of its own, running for as long as the test program does.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "this crate is tests; a failed expectation ends one"
+)]
+#![allow(missing_docs, reason = "names of fixtures are their documentation; what is not obvious is documented")]
+
+mod pki;
+mod sas;
 
 use std::io::{BufRead, BufReader};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::pki::Pki;
-use super::{ACCOUNT, sas};
+pub use pki::Pki;
+pub use sas::{Sas, account};
 
+pub const ACCOUNT: &str = "evidence";
 /// The account's key; Azurite is told it.
-pub(crate) const KEY: &str = "dG91cm5pcXVldCB0ZXN0cywgYW5kIG5vdGhpbmcgZWxzZQ==";
+pub const KEY: &str = "dG91cm5pcXVldCB0ZXN0cywgYW5kIG5vdGhpbmcgZWxzZQ==";
 
-pub(crate) struct Azurite {
-    port: u16,
-    pub(crate) pki: Pki,
-    pub(crate) client: reqwest::Client,
+pub struct Azurite {
+    pub address: SocketAddr,
+    pub pki: Pki,
 }
 
 impl Azurite {
-    /// Starts it, the first time.
-    pub(crate) fn running() -> &'static Self {
+    /// On loopback; started the first time.
+    pub fn running() -> &'static Self {
         static RUNNING: OnceLock<Azurite> = OnceLock::new();
-        RUNNING.get_or_init(Self::start)
+        RUNNING.get_or_init(|| Self::start(Ipv4Addr::LOCALHOST.into()))
     }
 
-    pub(crate) fn endpoint(&self) -> String {
-        format!("https://127.0.0.1:{}/{ACCOUNT}", self.port)
+    pub fn endpoint(&self) -> String {
+        self.endpoint_at(self.address)
     }
 
-    fn start() -> Self {
+    /// The endpoint where something else leads to it.
+    pub fn endpoint_at(&self, address: SocketAddr) -> String {
+        format!("https://{address}/{ACCOUNT}")
+    }
+
+    /// Starts one at this address.
+    pub fn start(address: IpAddr) -> Self {
         let program = std::env::var_os("TOURNIQUET_AZURITE").expect(
-            "these tests need Azurite; run them by: TOURNIQUET_AZURITE=$(cargo xtask azurite) cargo test --package tourniquet-evidence",
+            "these tests need Azurite; run them by: TOURNIQUET_AZURITE=$(cargo xtask azurite) cargo test --package NAME",
         );
-        let pki = Pki::new();
+        let pki = Pki::new(address);
         let dir = TempDir::new().unwrap();
         let (certificate, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
         std::fs::write(&certificate, &pki.certificate).unwrap();
@@ -45,7 +63,14 @@ impl Azurite {
             let mut child = Command::new("setpriv")
                 .args(["--pdeathsig", "KILL", "--", "node"])
                 .arg(program)
-                .args(["--blobHost", "127.0.0.1", "--blobPort", "0", "--inMemoryPersistence", "--disableTelemetry"])
+                .args([
+                    "--blobHost",
+                    &address.to_string(),
+                    "--blobPort",
+                    "0",
+                    "--inMemoryPersistence",
+                    "--disableTelemetry",
+                ])
                 .args(["--oauth", "basic", "--cert"])
                 .arg(&certificate)
                 .arg("--key")
@@ -58,7 +83,7 @@ impl Azurite {
                 .spawn()
                 .expect("node and setpriv (util-linux) can be run");
             for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
-                if let Some((_, port)) = line.split_once("listens on https://127.0.0.1:") {
+                if let Some((_, port)) = line.split_once(&format!("listens on https://{address}:")) {
                     // It has read its certificate by now, and nothing of it is to stay behind.
                     std::fs::remove_dir_all(dir.path()).unwrap();
                     tell.send(port.trim().parse().unwrap()).unwrap();
@@ -67,15 +92,14 @@ impl Azurite {
             panic!("Azurite ended: {:?}", child.wait());
         });
         let port = told.recv_timeout(Duration::from_secs(60)).expect("Azurite starts");
-        let client = pki.client();
-        Self { port, pki, client }
+        Self { address: SocketAddr::new(address, port), pki }
     }
 
     fn url(&self, path: &str, query: &str) -> String {
         format!("{}/{path}?{query}&{}", self.endpoint(), sas::account())
     }
 
-    pub(crate) async fn create_container(&self, name: &str) {
+    pub async fn create_container(&self, name: &str) {
         // A client of its own: connections do not outlive the runtime of the test that made them.
         let request = self.pki.client().put(self.url(name, "restype=container")).header("x-ms-version", "2022-11-02");
         let answer = request.header("content-length", "0").send().await.unwrap();
@@ -83,7 +107,7 @@ impl Azurite {
     }
 
     /// The bytes of a blob, past everything that is tested.
-    pub(crate) async fn blob(&self, container: &str, name: &str) -> Option<Vec<u8>> {
+    pub async fn blob(&self, container: &str, name: &str) -> Option<Vec<u8>> {
         let request = self.pki.client().get(self.url(&format!("{container}/{name}"), ""));
         let answer = request.header("x-ms-version", "2022-11-02").send().await.unwrap();
         match answer.status().as_u16() {
