@@ -6,6 +6,8 @@
 mod open;
 mod registry;
 mod report;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +21,8 @@ use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::{WatchStreamExt, predicates, watcher};
 use kube::{Client, Resource, ResourceExt};
 use tokio::sync::watch;
-use tourniquet_api::{EvidenceStore, SecretKeyRef};
-use tourniquet_cluster::{Cluster, Error, SecretValue};
+use tourniquet_api::{EvidenceStore, EvidenceStoreStatus, SecretKeyRef};
+use tourniquet_cluster::{Cluster, Error, SecretValue, Written};
 use tourniquet_evidence::Trouble;
 use tracing::{Instrument, debug, info, info_span, warn};
 
@@ -36,6 +38,8 @@ use report::{Outcome, Pass};
 const CONCURRENCY: u16 = 8;
 /// How long one try may take: a server that takes connections and does not answer is not ready.
 const LIMIT: Duration = Duration::from_secs(30);
+/// After a fault of the API server. What is done again then is a request to the store as well, which has no part in it.
+const AFTER_A_FAULT: Duration = Duration::from_secs(5);
 /// After a store was tried because something was held up: an upload that is held up again and again must not have it tried without end.
 const HELD_UP_AGAIN: Duration = Duration::from_secs(10);
 
@@ -98,7 +102,7 @@ async fn run(client: Client, asked: mpsc::UnboundedReceiver<ObjectRef<Stored>>, 
 }
 
 fn retry(stored: Arc<Stored>, error: &Error, cx: Arc<Context>) -> Action {
-    Action::requeue(cx.pauses.after(&stored.uid().unwrap_or_default(), error.into()))
+    Action::requeue(cx.pauses.after(&stored.uid().unwrap_or_default(), error.into()).max(AFTER_A_FAULT))
 }
 
 async fn reconcile(stored: Arc<Stored>, cx: Arc<Context>) -> Result<Action, Error> {
@@ -133,10 +137,12 @@ impl Context {
         }
         let (generation, now) = (stored.meta().generation, jiff::Timestamp::now());
         let about = stored.0.as_ref().ok().map(|store| &store.spec.azure_blob);
-        self.cluster
-            .write_store_status(name, uid, |before| report::status(before, about, generation, &outcome, now))
-            .await?;
-        Ok(Action::requeue(report::pause(&outcome, failures)))
+        let decide = |before: &EvidenceStoreStatus| report::status(before, about, generation, &outcome, now);
+        Ok(Action::requeue(match self.cluster.write_store_status(name, uid, decide).await? {
+            Written::Done(()) => report::pause(&outcome, failures),
+            // Others change it as fast as it is written; or it is gone, and then this comes to nothing.
+            Written::Stale => AFTER_A_FAULT,
+        }))
     }
 
     /// Opens it, or uses another credential with what is open, and tries it.

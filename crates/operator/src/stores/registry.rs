@@ -165,3 +165,110 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::core::DeserializeGuard;
+    use serde_json::json;
+    use tourniquet_api::AzureBlob;
+
+    use super::super::open::open;
+    use super::super::report::trouble;
+    use super::*;
+
+    fn stored(name: &str, uid: &str) -> Stored {
+        let blob = json!({ "endpoint": "https://a.blob.core.windows.net", "container": "evidence", "auth": {} });
+        DeserializeGuard(Ok(serde_json::from_value(json!({
+            "apiVersion": "tourniquet.dev/v1alpha1", "kind": "EvidenceStore",
+            "metadata": { "name": name, "uid": uid }, "spec": { "azureBlob": blob },
+        }))
+        .unwrap()))
+    }
+
+    fn listed(all: &[(&str, &str)]) -> Stores {
+        let stores = Stores::default();
+        list(&stores, all);
+        stores
+    }
+
+    fn list(stores: &Stores, all: &[(&str, &str)]) {
+        stores.watched(&Event::Init);
+        for (name, uid) in all {
+            stores.watched(&Event::InitApply(stored(name, uid)));
+        }
+        stores.watched(&Event::InitDone);
+    }
+
+    fn open_one(stores: &Stores, name: &str, uid: &str) {
+        let blob = AzureBlob {
+            endpoint: "https://a.blob.core.windows.net".to_owned(),
+            container: "evidence".to_owned(),
+            ..AzureBlob::default()
+        };
+        stores.open(name, uid, open(None, &blob, Some("sv=1&sig=x".into())).unwrap());
+    }
+
+    fn unreachable() -> Outcome {
+        Err(trouble("CannotConnect", "no way"))
+    }
+
+    #[test]
+    fn before_the_list_nobody_knows_and_after_it_what_is_not_there_is_not() {
+        let stores = Stores::default();
+        assert_eq!(stores.get("soc").unwrap_err(), NoStore::Untried("soc".to_owned()));
+        list(&stores, &[("soc", "1")]);
+        assert_eq!(stores.get("soc").unwrap_err(), NoStore::Untried("soc".to_owned()));
+        assert_eq!(stores.get("other").unwrap_err(), NoStore::NotFound("other".to_owned()));
+    }
+
+    #[test]
+    fn one_that_could_not_be_opened_says_why() {
+        let stores = listed(&[("soc", "1")]);
+        stores.tried("soc", "1", Err(trouble("SecretNotFound", "create it")));
+        let why = stores.get("soc").unwrap_err().to_string();
+        assert_eq!(why, "EvidenceStore soc cannot be used: create it");
+    }
+
+    #[test]
+    fn one_that_is_open_is_handed_out_with_what_the_last_try_showed() {
+        let stores = listed(&[("soc", "1")]);
+        open_one(&stores, "soc", "1");
+        stores.tried("soc", "1", unreachable());
+        assert_eq!(stores.get("soc").unwrap().outcome, unreachable());
+        assert!(!stores.is_ready("soc", "1"));
+    }
+
+    #[test]
+    fn failures_are_counted_until_it_is_ready() {
+        let stores = listed(&[("soc", "1")]);
+        let checked = Checked {
+            immutability: tourniquet_evidence::store::Immutability::Absent,
+            clock_offset: jiff::SignedDuration::ZERO,
+        };
+        let failures = |outcome| stores.tried("soc", "1", outcome).unwrap().failures;
+        assert_eq!([failures(unreachable()), failures(unreachable())], [1, 2]);
+        assert_eq!([failures(Ok(checked)), failures(unreachable())], [0, 1]);
+    }
+
+    #[test]
+    fn another_one_of_the_same_name_has_nothing_of_the_former_one() {
+        let stores = listed(&[("soc", "1")]);
+        open_one(&stores, "soc", "1");
+        stores.tried("soc", "1", unreachable());
+        stores.watched(&Event::Apply(stored("soc", "2")));
+        assert_eq!(stores.get("soc").unwrap_err(), NoStore::Untried("soc".to_owned()));
+        // A try of the former one that ends now is of nobody.
+        assert!(stores.tried("soc", "1", unreachable()).is_none());
+        open_one(&stores, "soc", "1");
+        assert!(stores.opened("soc", "2").is_none());
+    }
+
+    #[test]
+    fn one_that_is_deleted_is_gone_also_when_nobody_watched() {
+        let stores = listed(&[("one", "1"), ("two", "2")]);
+        stores.watched(&Event::Delete(stored("one", "1")));
+        assert_eq!(stores.get("one").unwrap_err(), NoStore::NotFound("one".to_owned()));
+        list(&stores, &[]);
+        assert_eq!(stores.get("two").unwrap_err(), NoStore::NotFound("two".to_owned()));
+    }
+}
