@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    azurite,
     cluster::{AUDIT_LOG, Handle, Network, STATIC_PODS, WORKLOAD, base, workspace},
     image::{Config, Layer, hex, write_archive},
     ui::{Step, run_logged},
@@ -197,6 +198,10 @@ impl Place<'_> {
         }
         if matches!(self, Self::Ours(_)) {
             command.env("TOURNIQUET_STATIC_PODS", STATIC_PODS).env("TOURNIQUET_AUDIT_LOG", AUDIT_LOG);
+            // It listens on the node's own address, which pods of no other cluster reach.
+            if network == Network::None {
+                command.env(azurite::VARIABLE, azurite::ensure()?);
+            }
         }
         if let Some(operator) = operator {
             command.env("TOURNIQUET_OPERATOR", &operator.program);

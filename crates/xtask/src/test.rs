@@ -126,7 +126,10 @@ impl TestCommand {
                 let (apart, programs): (Vec<_>, Vec<_>) =
                     programs.iter().partition(|program| needs_our_cluster(program));
                 for program in apart {
-                    println!("not run on --context, it needs the node's processes or our agent: {}", program.display());
+                    println!(
+                        "not run on --context, it needs the node's processes, our agent or Azurite: {}",
+                        program.display()
+                    );
                 }
                 let traffic = install::build_traffic()?;
                 let commands =
@@ -182,9 +185,11 @@ impl TestCommand {
     }
 }
 
-/// Tests that run an operator of their own do so in a pod's network namespace; agents are not on by themselves elsewhere.
+/// Tests that run an operator of their own do so in a pod's network namespace, and those of evidence stores run Azurite where pods reach it;
+/// agents are not on by themselves elsewhere.
 fn needs_our_cluster(program: &Path) -> bool {
-    program.file_name().is_some_and(|name| name.to_string_lossy().contains("crash")) || wants_agents(program)
+    let of = |word: &str| program.file_name().is_some_and(|name| name.to_string_lossy().contains(word));
+    of("crash") || of("stores") || wants_agents(program)
 }
 
 fn wants_agents(program: &Path) -> bool {

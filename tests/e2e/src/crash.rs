@@ -34,7 +34,7 @@ use crate::{AGENT_NAMESPACE, OPERATOR_NAMESPACE, Scenario, TestPod, until};
 
 const DEPLOYMENT: &str = "tourniquet-operator";
 /// The node's address in our clusters: pods reach it, also those that run nothing.
-const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1));
+pub(crate) const NODE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1));
 
 /// On which side of the write the operator dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

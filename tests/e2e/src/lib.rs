@@ -11,6 +11,7 @@
 
 pub mod agents;
 pub mod audit;
+pub mod azurite;
 pub mod crash;
 pub mod cut;
 pub mod dry_run;
@@ -25,17 +26,20 @@ pub mod responses;
 pub mod scenario;
 pub mod sets;
 pub mod snapshot;
+pub mod stores;
 pub mod sweep;
 pub mod traffic;
 pub mod trouble;
 pub mod until;
 
 pub use agents::{Agents, PaperNode};
+pub use azurite::{Gate, azurite};
 pub use environment::Environment;
 pub use hops::{Hops, Watched};
 pub use pods::{PORT, TestPod};
 pub use responses::{Spec, TestResponse};
 pub use scenario::{Scenario, scenario};
+pub use stores::TestStore;
 pub use traffic::{Answer, Attempts, Stream};
 pub use until::until;
 

@@ -141,7 +141,8 @@ impl Scenario {
     async fn explain(&self) {
         let namespace = self.namespace.as_str();
         let label = format!("{TEST_LABEL}={namespace}");
-        let looks: [&[&str]; 4] = [
+        let looks: [&[&str]; 5] = [
+            &["get", "evidencestores", "--selector", &label, "--output", "yaml"],
             &["--namespace", RESPONSE_NAMESPACE, "get", "incidentresponses", "--selector", &label, "--output", "yaml"],
             &["--namespace", namespace, "get", "pods,networkpolicies", "--output=wide", "--show-labels"],
             &["--namespace", namespace, "get", "ciliumendpoints", "--output", "yaml"],
@@ -175,6 +176,8 @@ impl Scenario {
                 }
             }
         }
+        // After the responses: they may store something to their end.
+        self.remove_stores().await?;
         let namespaces: Api<Namespace> = Api::all(self.env.client.clone());
         namespaces.delete(&self.namespace, &DeleteParams::background()).await.map(drop).or_else(ignore_missing)?;
         anyhow::ensure!(stuck.is_empty(), "deleted, and not undone: {}", stuck.join("; "));
