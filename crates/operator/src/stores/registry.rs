@@ -200,9 +200,11 @@ mod tests {
     }
 
     fn open_one(stores: &Stores, name: &str, uid: &str) {
-        let mut blob = AzureBlob::default();
-        blob.endpoint = "https://a.blob.core.windows.net".to_owned();
-        blob.container = "evidence".to_owned();
+        let blob = AzureBlob {
+            endpoint: "https://a.blob.core.windows.net".to_owned(),
+            container: "evidence".to_owned(),
+            ..AzureBlob::default()
+        };
         stores.open(name, uid, open(None, &blob, Some("sv=1&sig=x".into())).unwrap());
     }
 
