@@ -144,7 +144,7 @@ pub(crate) fn blob_endpoint(_: &mut SchemaGenerator) -> Schema {
                 "message": "write the endpoint without what follows '?': a shared access signature belongs into a Secret that auth.sas.secretRef names",
             },
             {
-                "rule": r"self.matches('^[A-Za-z]+://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~-]*)*([?#].*)?$') || self.contains('@')",
+                "rule": r"self.matches(r'^[A-Za-z]+://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[A-Za-z0-9._~-]*)*([?#].*)?$') || self.contains('@')",
                 "message": "write the account's blob endpoint, such as https://ACCOUNT.blob.core.windows.net",
             },
         ],

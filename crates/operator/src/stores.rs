@@ -30,8 +30,6 @@ use crate::pause::{self, Pauses};
 use crate::triggers::{NOT_SERVED, not_served};
 use open::{Opened, open};
 pub(crate) use registry::Stores;
-#[allow(unused_imports, reason = "for the action collect, which takes its stores from here")]
-pub(crate) use registry::{NoStore, OpenStore};
 use report::{Outcome, Pass};
 
 /// Stores that are tried at the same time. One that does not answer takes [`LIMIT`].

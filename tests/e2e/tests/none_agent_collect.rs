@@ -20,7 +20,9 @@ const SECRET: &str = "the-password-is-swordfish";
 
 fn collect(pod: &TestPod, store: &TestStore, more: Value) -> Value {
     let mut collect = json!({ "storeRef": { "name": store.name }, "timeout": "5m" });
-    collect.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+    for (field, value) in more.as_object().into_iter().flatten() {
+        collect[field] = value.clone();
+    }
     json!({
         "target": { "pod": { "namespace": pod.namespace, "name": pod.name } }, "actions": [{ "collect": collect }],
     })
@@ -116,7 +118,7 @@ fn a_store_that_is_down_delays_the_isolation_by_no_more_than_the_head_start() {
         let (store, mut gate) = behind_a_gate(&s).await?;
         let pod = s.pod("web").await?;
         let mut spec = collect(&pod, &store, json!({ "headStart": "2s" }));
-        spec["actions"].as_array_mut().unwrap().push(json!({ "isolate": {} }));
+        spec["actions"] = json!([spec["actions"][0], { "isolate": {} }]);
         let response = s.respond("r", Spec(spec)).await?;
         response.becomes("Contained", "True", SOON).await?;
         let still = action(&response).await?.context("no action")?;

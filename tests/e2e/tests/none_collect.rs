@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use serde_json::json;
 use tourniquet_api::Outcome;
 use tourniquet_e2e::evidence::Bag;

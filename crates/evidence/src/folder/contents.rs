@@ -122,8 +122,9 @@ impl Contents {
         let mut artifacts = self.artifacts.clone();
         artifacts.sort_by(|a, b| a.started_at.cmp(&b.started_at).then_with(|| a.plan.name.cmp(&b.plan.name)));
         let collected = |wanted: &String| {
-            let same =
-                |artifact: &ArtifactRecord| artifact.plan.name == *wanted || planned(&artifact.plan.name) == wanted;
+            let same = |artifact: &ArtifactRecord| {
+                artifact.plan.name == *wanted || is_of(planned(&artifact.plan.name), wanted)
+            };
             artifacts.iter().any(same)
         };
         let not_collected: Vec<String> = self.planned.iter().filter(|wanted| !collected(wanted)).cloned().collect();
@@ -142,10 +143,26 @@ impl Contents {
     }
 }
 
+/// Whether a name is the planned one, or that of its archive: whether a path is a file or a folder shows only when it is read.
+fn is_of(name: &str, wanted: &str) -> bool {
+    name == wanted || name.strip_suffix(".tar") == Some(wanted)
+}
+
 pub(super) fn not_ours(store: &Store, path: &str, why: &str) -> Trouble {
     let message = format!(
         "{} is not what tourniquet would have written there ({why}): it was left as it is; look at who else may write into this container",
         store.url(path)
     );
     Trouble::new("NotOurs", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of;
+
+    #[test]
+    fn an_archive_is_what_was_planned_as_a_path() {
+        assert!(is_of("files/web/etc", "files/web/etc") && is_of("files/web/etc.tar", "files/web/etc"));
+        assert!(!is_of("files/web/etc.tar", "files/web/et") && !is_of("files/web/etc", "files/web/etc.tar"));
+    }
 }

@@ -39,7 +39,6 @@ struct Entry {
 }
 
 /// A store to use.
-#[allow(dead_code, reason = "for the action collect, which takes its stores from here")]
 #[derive(Clone, Debug)]
 pub(crate) struct OpenStore {
     pub(crate) store: Store,
@@ -49,7 +48,6 @@ pub(crate) struct OpenStore {
 }
 
 /// Why there is none to use, in words for a responder.
-#[allow(dead_code, reason = "for the action collect, which takes its stores from here")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NoStore {
     #[error("EvidenceStore {0} was not looked at yet: the operator has just started, or it was just created")]
@@ -60,7 +58,6 @@ pub(crate) enum NoStore {
     Unusable(String, Trouble),
 }
 
-#[allow(dead_code, reason = "for the action collect, which takes its stores from here")]
 impl Stores {
     /// The store of this name, if it could be opened.
     ///

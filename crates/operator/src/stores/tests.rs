@@ -18,6 +18,7 @@ use tourniquet_azurite::{Azurite, Sas};
 use tourniquet_evidence::store::{PutOptions, Verdict};
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::registry::NoStore;
 use super::*;
 
 const NAMESPACE: &str = "tourniquet-system";

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tourniquet_api::EvidenceResult;
 use tourniquet_cluster::{Cluster, ContainerRef};
-use tourniquet_evidence::folder::{Bounds, Facts, Folder, Opening, Outcome, Place, Sealed};
+use tourniquet_evidence::folder::{Bounds, Facts, Folder, Opening, Outcome, Place, Sealed, safe_path};
 use tourniquet_evidence::{Store, Trouble};
 use tourniquet_response::{Artifact, Collection, CollectionReport, ObjectRef, Progress, TaskKey};
 use tracing::{info, warn};
@@ -99,6 +99,9 @@ impl Collecting<'_> {
                 }
                 Err(_) => return Err(last),
             }
+            if Instant::now() + AGAIN >= deadline {
+                return Err(last);
+            }
             tokio::select! {
                 () = sleep(AGAIN) => {}
                 () = self.end.cancelled() => return Err(last),
@@ -107,7 +110,8 @@ impl Collecting<'_> {
     }
 
     async fn try_to_open(&self) -> Result<(Folder, Facts), String> {
-        let open = self.stores.get(&self.collection.store).map_err(|error| error.to_string())?;
+        let open = self.stores.tried_by(&self.collection.store, Instant::now() + AGAIN).await;
+        let open = open.map_err(|error| error.to_string())?;
         let clock = open.outcome.as_ref().ok().map(|checked| checked.clock_offset);
         let facts = facts::of(self, clock).await;
         let folder = self.open_in(&open.store, &facts).await.map_err(|trouble| trouble.to_string())?;
@@ -138,7 +142,9 @@ impl Collecting<'_> {
         // Of a collection that another instance of the operator began.
         let there = folder.artifacts().await;
         let whole = |artifact: &&Artifact| {
-            !there.iter().any(|found| found.plan.name == artifact.name && found.outcome == Outcome::Done)
+            let (file, folder) = (safe_path(&artifact.name), safe_path(&format!("{}.tar", artifact.name)));
+            let is_it = |name: &str| name == file || name == folder;
+            !there.iter().any(|found| is_it(&found.plan.name) && found.outcome == Outcome::Done)
         };
         let mut missing = Vec::new();
         for (volatile, at_a_time) in [(true, VOLATILE_AT_A_TIME), (false, AT_A_TIME)] {
