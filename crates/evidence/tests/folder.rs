@@ -73,8 +73,12 @@ async fn the_record_tells_what_was_collected_and_how_it_ended() {
     let folder = Folder::open(&lab.store(), &place(), &opening(&["a", "b", "never"])).await.unwrap();
     let claimed = SourceReport {
         exit_code: Some(0),
-        claimed: Some(Claim { by: "sha256sum in the container".to_owned(), sha256: "00".to_owned(), length: Some(3) }),
+        claimed: Some(Claim { by: "the agent".to_owned(), sha256: sha256(b"abc"), length: Some(3) }),
         ..SourceReport::default()
+    };
+    let lies = SourceReport {
+        claimed: Some(Claim { by: "the agent".to_owned(), sha256: sha256(b"abd"), length: Some(3) }),
+        ..claimed.clone()
     };
     folder.add(plan("a"), b"abc".as_slice(), async { claimed }, bounds()).await;
     folder.add(plan("b"), breaks(b"half".to_vec(), "reset"), report(), bounds()).await;
@@ -93,6 +97,7 @@ async fn the_record_tells_what_was_collected_and_how_it_ended() {
     cancelled.cancel.cancel();
     folder.add(plan("e"), falls_silent(vec![]), report(), cancelled).await;
     folder.add_failed(plan("f"), "the pod is gone".to_owned()).await;
+    folder.add(plan("g"), b"abc".as_slice(), async { lies }, bounds()).await;
     folder.seal(facts()).await.unwrap();
 
     let record = record(&lab).await;
@@ -111,6 +116,16 @@ async fn the_record_tells_what_was_collected_and_how_it_ended() {
             ("d", Outcome::Truncated, Some(2)),
             ("e", Outcome::Cancelled, Some(0)),
             ("f", failed("the pod is gone"), None),
+            // What was sent is not what arrived.
+            (
+                "g",
+                failed(&format!(
+                    "the agent says that it sent 3 bytes, SHA-256 {}; 3 bytes of SHA-256 {} arrived",
+                    sha256(b"abd"),
+                    sha256(b"abc")
+                )),
+                Some(3)
+            ),
         ]
     );
     assert!(!record.complete);
@@ -118,8 +133,8 @@ async fn the_record_tells_what_was_collected_and_how_it_ended() {
     assert_eq!(record.facts, facts());
     let first = &record.artifacts[0];
     assert_eq!(first.blob.as_ref().unwrap().sha256, sha256(b"abc"));
-    // A claim beside ours, which is another.
-    assert_eq!(first.report.claimed.as_ref().unwrap().sha256, "00");
+    // A claim beside ours.
+    assert_eq!(first.report.claimed.as_ref().unwrap().sha256, sha256(b"abc"));
     assert!(first.started_at <= first.ended_at && record.opened_at <= record.sealed_at);
     lab::bagit::accepts(lab.download(&place().path()).await.path());
 }
