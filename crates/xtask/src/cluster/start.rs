@@ -122,11 +122,12 @@ pub(super) fn status(layout: &Layout) -> Option<Status> {
 
 /// Starts the supervisor, detached, in namespaces of its own.
 fn launch(layout: &Layout) -> Result<Identity> {
-    // A copy: cargo replaces the original at the next build, and a running cluster must not depend on that.
-    let own = std::env::current_exe().context("cannot find this program's file")?;
+    // A copy: cargo replaces the original at the next build, and a running cluster must not depend on that. Of what runs, not of what has its name
+    // now: a build beside this may have replaced it already.
+    let own = fs::read("/proc/self/exe").context("cannot read this program's file")?;
     let copy = layout.path("supervisor");
     let mut out = OpenOptions::new().write(true).create(true).truncate(true).mode(0o755).open(&copy)?;
-    out.write_all(&fs::read(&own)?)?;
+    out.write_all(&own)?;
     drop(out);
 
     let log = fs::File::create(layout.log("supervisor"))?;
