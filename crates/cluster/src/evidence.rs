@@ -134,20 +134,7 @@ impl Cluster {
         let mut owners: Vec<DynamicObject> = Vec::new();
         let mut references = pod.metadata.owner_references.clone().unwrap_or_default();
         while let Some(owner) = references.into_iter().find(|owner| owner.controller == Some(true)) {
-            // Others' kinds would need rights on everything.
-            let plural = match owner.kind.as_str() {
-                "ReplicaSet" => "replicasets",
-                "Deployment" => "deployments",
-                "StatefulSet" => "statefulsets",
-                "DaemonSet" => "daemonsets",
-                "Job" => "jobs",
-                _ => break,
-            };
-            let (group, version) = owner.api_version.split_once('/').unwrap_or(("", &owner.api_version));
-            let kind = GroupVersionKind::gvk(group, version, &owner.kind);
-            let resource = ApiResource::from_gvk_with_plural(&kind, plural);
-            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, &resource);
-            let found = existing(within(api.get(&owner.name)).await).map_err(|cause| cause.to_string())?;
+            let found = self.workload(&namespace, &owner.kind, &owner.name).await.map_err(|error| error.to_string())?;
             let Some(found) = found.filter(|found| found.metadata.uid.as_ref() == Some(&owner.uid)) else { break };
             references = found.metadata.owner_references.clone().unwrap_or_default();
             owners.push(found);

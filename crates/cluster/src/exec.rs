@@ -133,10 +133,7 @@ impl Cluster {
     /// When the API server cannot be asked.
     pub async fn replaced(&self, place: &ContainerRef) -> Result<Option<String>, Error> {
         let ContainerRef { namespace, pod: name, pod_uid, container, container_id } = place;
-        let api: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
-        let pod = within(api.get_opt(name)).await;
-        let pod = pod.map_err(|cause| Error::request("read", format_args!("Pod {namespace}/{name}"), cause))?;
-        let Some(pod) = pod.filter(|pod| pod.metadata.uid.as_ref() == Some(pod_uid)) else {
+        let Some(pod) = self.pod(namespace, name, pod_uid).await? else {
             return Ok(Some(format!("pod {namespace}/{name} was removed")));
         };
         let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());

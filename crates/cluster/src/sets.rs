@@ -45,7 +45,13 @@ impl Cluster {
         Ok(Some(pods.into_iter().filter(is_owned).collect()))
     }
 
-    async fn workload(&self, namespace: &str, kind: &str, name: &str) -> Result<Option<DynamicObject>, Error> {
+    /// A workload; `None` when there is none, or its kind is not one of those whose pods are looked for.
+    pub(crate) async fn workload(
+        &self,
+        namespace: &str,
+        kind: &str,
+        name: &str,
+    ) -> Result<Option<DynamicObject>, Error> {
         let Some(resource) = workload(kind) else { return Ok(None) };
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
         existing(within(api.get(name)).await)

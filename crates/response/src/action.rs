@@ -18,6 +18,7 @@ use crate::label::LABEL;
 use crate::run::RUN;
 use crate::settings::Agents;
 use crate::target;
+use crate::task::TaskKey;
 use crate::world::{Read, Unread, World};
 
 /// Every action that is built. RBAC, acceptance and dispatch derive from this list.
@@ -151,6 +152,22 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// The task by which this action is carried out on this target.
+    pub(crate) fn task(&self, undo: bool) -> TaskKey {
+        TaskKey {
+            response: self.response_uid.to_owned(),
+            action: self.action.map_or("", Action::effective_name).to_owned(),
+            target: self.target.uid.clone(),
+            undo,
+        }
+    }
+
+    /// The pinned pod; `None` when it is gone. One of its name with another UID is another one.
+    pub(crate) fn pod(&self) -> Result<Option<&'a Pod>, Unread> {
+        let pod = self.world.pod(self.target.namespace.as_deref().unwrap_or_default(), &self.target.name)?;
+        Ok(pod.filter(|pod| pod.metadata.uid.as_deref() == Some(&self.target.uid)))
+    }
+
     /// How long everything has been in place.
     pub(crate) fn elapsed(&self) -> SignedDuration {
         self.world.now.duration_since(self.applied_at)
@@ -206,6 +223,27 @@ pub(crate) const DRIFTED: &str = "Drifted";
 /// Whether it was seen in place, of what is put in place once and not kept up against others.
 pub(crate) fn was_in_place(before: Option<&TargetResult>) -> bool {
     before.is_some_and(|before| before.outcome == Outcome::Done || before.reason.as_deref() == Some(DRIFTED))
+}
+
+/// Whether nothing more will become of what is carried out once.
+pub(crate) fn is_decided(before: Option<&TargetResult>) -> bool {
+    before.is_some_and(|before| !matches!(before.outcome, Outcome::Pending | Outcome::Running))
+}
+
+/// What was decided before, which nothing changes any more. A reason that is none of these is that of a newer version.
+pub(crate) fn kept(
+    before: Option<&TargetResult>,
+    reasons: impl IntoIterator<Item = &'static str>,
+    otherwise: &'static str,
+) -> Option<Assessment> {
+    let before = before.filter(|before| is_decided(Some(before)))?;
+    let known = reasons.into_iter().find(|reason| before.reason.as_deref() == Some(reason));
+    Some(Assessment {
+        outcome: before.outcome,
+        reason: known.unwrap_or(otherwise),
+        message: before.message.clone().unwrap_or_default(),
+        ..Assessment::default()
+    })
 }
 
 /// What may be said of a target that is no longer there.

@@ -8,13 +8,13 @@ mod artifacts;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use tourniquet_api::{Action, Change, Collect, Outcome, TargetResult, Verb};
+use tourniquet_api::{Collect, Outcome, Verb};
 
-use crate::action::{Act, Assessment, Context, Plan, Undo};
+use crate::action::{Act, Assessment, Context, Plan, Undo, is_decided, kept};
 use crate::effect::{Effect, Kind};
 use crate::rbac::rule;
 use crate::target::{self, describe};
-use crate::task::{Collection, CollectionReport, TaskKey, TaskReport, TaskState, Work};
+use crate::task::{self, Collection, CollectionReport, TaskReport, TaskState, Work};
 use crate::world::{Read, Unread};
 
 pub(crate) const COLLECT: CollectEvidence = CollectEvidence;
@@ -55,30 +55,30 @@ impl Act for CollectEvidence {
 
     fn plan(&self, cx: &Context<'_>) -> Result<Plan, Unread> {
         let mut plan = Plan::default();
-        let Some((collect, action)) = asked(cx) else { return Ok(plan) };
+        let Some(collect) = asked(cx) else { return Ok(plan) };
         if is_decided(cx.before) {
             return Ok(plan);
         }
-        let key = key(cx, action);
+        let key = cx.task(false);
         let seen = cx.world.task(&key)?;
         if seen.state.is_some() {
             return Ok(plan);
         }
         // What another instance has begun is gone on with: what is in its folder is recognised.
-        let Some(pod) = pod(cx)? else { return Ok(plan) };
-        plan.changes.push(Change { what: BEGUN.to_owned(), before: Some(seen.instance.clone()), ..Change::default() });
+        let Some(pod) = cx.pod()? else { return Ok(plan) };
+        plan.changes.push(task::journal(BEGUN, &seen.instance));
         let work = Work::Collection(Box::new(collection(cx, collect, pod)));
         plan.effects.push(Effect::Start { object: target::object(cx.target, Kind::Pod), key, work });
         Ok(plan)
     }
 
     fn holds_up(&self, cx: &Context<'_>) -> Result<Option<SignedDuration>, Unread> {
-        let Some((collect, action)) = asked(cx).filter(|_| !is_decided(cx.before)) else { return Ok(None) };
+        let Some(collect) = asked(cx).filter(|_| !is_decided(cx.before)) else { return Ok(None) };
         let head_start = collect.head_start.get();
         let head_start = SignedDuration::try_from(head_start).unwrap_or_default();
-        let left = match &cx.world.task(&key(cx, action))?.state {
+        let left = match &cx.world.task(&cx.task(false))?.state {
             // It is about to begin.
-            None if pod(cx)?.is_some() => head_start,
+            None if cx.pod()?.is_some() => head_start,
             Some(TaskState::Running { since, progress, .. }) => {
                 let done = progress.as_ref().is_some_and(|progress| progress.volatile_done);
                 if done { SignedDuration::ZERO } else { head_start - cx.world.now.duration_since(*since) }
@@ -89,11 +89,13 @@ impl Act for CollectEvidence {
     }
 
     fn assess(&self, cx: &Context<'_>) -> Result<Assessment, Unread> {
-        let Some((_, action)) = asked(cx) else { return Ok(Assessment::default()) };
-        if let Some(kept) = keep(cx.before) {
+        if asked(cx).is_none() {
+            return Ok(Assessment::default());
+        }
+        if let Some(kept) = kept(cx.before, [COLLECTED, IN_PART, NOT_SEALED, CANCELLED, GONE], NOT_SEALED) {
             return Ok(kept);
         }
-        Ok(match &cx.world.task(&key(cx, action))?.state {
+        Ok(match &cx.world.task(&cx.task(false))?.state {
             Some(TaskState::Running { progress, .. }) => {
                 let evidence = progress.clone().unwrap_or_default().evidence;
                 Assessment {
@@ -120,12 +122,12 @@ impl Act for CollectEvidence {
 
     fn undo(&self, cx: &Context<'_>) -> Result<Undo, Unread> {
         let mut undo = Undo::default();
-        let begun = cx.before.is_some_and(|before| before.changes.iter().any(|change| change.what == BEGUN));
+        let begun = task::begun(cx.before, BEGUN).is_some();
         // A release lets it finish.
-        let Some((_, action)) = asked(cx).filter(|_| cx.deleted && begun && !is_decided(cx.before)) else {
+        if asked(cx).is_none() || !cx.deleted || !begun || is_decided(cx.before) {
             return Ok(undo);
-        };
-        let key = key(cx, action);
+        }
+        let key = cx.task(false);
         match &cx.world.task(&key)?.state {
             Some(TaskState::Running { ending: false, .. }) => {
                 undo.effects.push(Effect::Stop { object: target::object(cx.target, Kind::Pod), key });
@@ -141,34 +143,11 @@ impl Act for CollectEvidence {
     }
 }
 
-/// What was asked for, and the action's name.
-fn asked<'a>(cx: &Context<'a>) -> Option<(&'a Collect, &'a str)> {
-    let action: &Action = cx.action?;
-    Some((action.collect.as_ref()?, action.effective_name()))
-}
-
-fn key(cx: &Context<'_>, action: &str) -> TaskKey {
-    TaskKey {
-        response: cx.response_uid.to_owned(),
-        action: action.to_owned(),
-        target: cx.target.uid.clone(),
-        undo: false,
-    }
-}
-
-/// Whether nothing more will become of it.
-fn is_decided(before: Option<&TargetResult>) -> bool {
-    before.is_some_and(|before| !matches!(before.outcome, Outcome::Pending | Outcome::Running))
-}
-
-/// The pinned pod; none when it is gone.
-fn pod<'a>(cx: &Context<'a>) -> Result<Option<&'a Pod>, Unread> {
-    let pod = cx.world.pod(cx.target.namespace.as_deref().unwrap_or_default(), &cx.target.name)?;
-    Ok(pod.filter(|pod| pod.metadata.uid.as_deref() == Some(&cx.target.uid)))
+fn asked<'a>(cx: &Context<'a>) -> Option<&'a Collect> {
+    cx.action?.collect.as_ref()
 }
 
 fn collection(cx: &Context<'_>, collect: &Collect, pod: &Pod) -> Collection {
-    let spec = cx.spec.cloned();
     Collection {
         store: collect.store_ref.name.clone(),
         timeout: collect.timeout.get(),
@@ -176,8 +155,8 @@ fn collection(cx: &Context<'_>, collect: &Collect, pod: &Pod) -> Collection {
         node: cx.target.node.clone(),
         agents: cx.agents.map(|agents| agents.namespace.clone()),
         response: cx.response_name.to_owned(),
-        incident: spec.as_ref().and_then(|spec| spec.incident.clone()).unwrap_or_default(),
-        requested_by: spec.and_then(|spec| spec.requested_by),
+        incident: cx.spec.and_then(|spec| spec.incident.clone()).unwrap_or_default(),
+        requested_by: cx.spec.and_then(|spec| spec.requested_by.clone()),
     }
 }
 
@@ -186,17 +165,6 @@ const IN_PART: &str = "CollectedInPart";
 const NOT_SEALED: &str = "NotSealed";
 const CANCELLED: &str = "CollectionCancelled";
 const GONE: &str = "TargetGone";
-
-fn keep(before: Option<&TargetResult>) -> Option<Assessment> {
-    let before = before.filter(|before| is_decided(Some(before)))?;
-    let known = [COLLECTED, IN_PART, NOT_SEALED, CANCELLED, GONE];
-    Some(Assessment {
-        outcome: before.outcome,
-        reason: known.into_iter().find(|reason| before.reason.as_deref() == Some(reason)).unwrap_or(NOT_SEALED),
-        message: before.message.clone().unwrap_or_default(),
-        ..Assessment::default()
-    })
-}
 
 fn judge(cx: &Context<'_>, report: &CollectionReport) -> Assessment {
     let CollectionReport { evidence, missing, trouble, cancelled } = report;

@@ -7,14 +7,14 @@ mod report;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use tourniquet_api::{Action, Change, Outcome, PinnedTarget, Residual, Run, TargetResult, Verb};
+use tourniquet_api::{Action, Outcome, PinnedTarget, Residual, Run, Verb};
 
 use self::report::{NOT_BEGUN, UNDONE, judge, judge_undo, keep, unknown, unknown_undo};
-use crate::action::{Act, Asked, Assessment, Context, Plan, Refusal, Undo};
+use crate::action::{Act, Asked, Assessment, Context, Plan, Refusal, Undo, is_decided};
 use crate::effect::{Effect, Kind};
 use crate::rbac::rule;
 use crate::target::{self, describe};
-use crate::task::{Command, TaskKey, TaskReport, TaskState, Work};
+use crate::task::{self, Command, TaskKey, TaskReport, TaskState, Work};
 use crate::world::{Read, Unread};
 
 pub(crate) const RUN: RunCommand = RunCommand;
@@ -61,26 +61,26 @@ impl Act for RunCommand {
     }
 
     fn reads(&self, cx: &Context<'_>, undoing: bool) -> Vec<Read> {
-        let begun = !undoing || journal(cx.before, BEGUN).is_some();
+        let begun = !undoing || task::begun(cx.before, BEGUN).is_some();
         target::read(cx.target).filter(|_| begun).into_iter().collect()
     }
 
     fn plan(&self, cx: &Context<'_>) -> Result<Plan, Unread> {
         let mut plan = Plan::default();
         let Some(run) = asked(cx) else { return Ok(plan) };
-        let begun = journal(cx.before, BEGUN);
+        let begun = task::begun(cx.before, BEGUN);
         if begun.is_none() && is_decided(cx.before) {
             return Ok(plan);
         }
-        let key = key(cx, run.1, false);
+        let key = cx.task(false);
         let seen = cx.world.task(&key)?;
         if seen.state.is_some() || begun.is_some_and(|by| by != seen.instance) {
             return Ok(plan);
         }
-        match container(cx, run.0)? {
+        match container(cx, run)? {
             Ok(container) => {
-                plan.changes.push(entry(BEGUN, &seen.instance));
-                plan.effects.push(start(cx, key, &container, run.0, &run.0.command));
+                plan.changes.push(task::journal(BEGUN, &seen.instance));
+                plan.effects.push(start(cx, key, &container, run, &run.command));
             }
             Err(why) if begun.is_none() => plan.residual.push(cannot(cx, why)),
             Err(_) => {}
@@ -89,11 +89,11 @@ impl Act for RunCommand {
     }
 
     fn assess(&self, cx: &Context<'_>) -> Result<Assessment, Unread> {
-        let Some((run, action)) = asked(cx) else { return Ok(Assessment::default()) };
+        let Some(run) = asked(cx) else { return Ok(Assessment::default()) };
         if let Some(kept) = keep(cx.before) {
             return Ok(kept);
         }
-        let seen = cx.world.task(&key(cx, action, false))?;
+        let seen = cx.world.task(&cx.task(false))?;
         let program = program(&run.command);
         Ok(match &seen.state {
             Some(TaskState::Running { since, .. }) => Assessment {
@@ -103,7 +103,7 @@ impl Act for RunCommand {
                 ..Assessment::default()
             },
             Some(TaskState::Ended(TaskReport::Command(report))) => judge(cx.target, program, run, report),
-            None if journal(cx.before, BEGUN).is_none() => match container(cx, run)? {
+            None if task::begun(cx.before, BEGUN).is_none() => match container(cx, run)? {
                 Err(why) => {
                     Assessment { outcome: Outcome::Failed, reason: why.0, message: why.1, ..Assessment::default() }
                 }
@@ -120,15 +120,15 @@ impl Act for RunCommand {
 
     fn undo(&self, cx: &Context<'_>) -> Result<Undo, Unread> {
         let mut undo = Undo::default();
-        let (Some((run, action)), Some(before)) = (asked(cx), cx.before) else { return Ok(undo) };
-        if journal(Some(before), BEGUN).is_none() {
+        let (Some(run), Some(before)) = (asked(cx), cx.before) else { return Ok(undo) };
+        if task::begun(Some(before), BEGUN).is_none() {
             return Ok(undo);
         }
         let program = program(&run.command);
         let object = target::object(cx.target, Kind::Pod);
         let mut reason = before.reason.as_deref().unwrap_or_default();
         if !is_decided(Some(before)) {
-            let key = key(cx, action, false);
+            let key = cx.task(false);
             match &cx.world.task(&key)?.state {
                 Some(TaskState::Running { ending: false, .. }) => {
                     undo.effects.push(Effect::Stop { object, key });
@@ -152,28 +152,27 @@ impl Act for RunCommand {
         else {
             return Ok(undo);
         };
-        let key = key(cx, action, true);
+        let undoes = self::program(&takes_back.command);
+        let key = cx.task(true);
         let seen = cx.world.task(&key)?;
-        let begun = journal(Some(before), UNDO_BEGUN);
+        let begun = task::begun(Some(before), UNDO_BEGUN);
         match &seen.state {
             Some(TaskState::Running { .. }) => {
-                let since = self::program(&takes_back.command);
-                undo.blocked = Some(format!("{since} runs in {} to undo {program}", describe(cx.target)));
+                undo.blocked = Some(format!("{undoes} runs in {} to undo {program}", describe(cx.target)));
             }
             Some(TaskState::Ended(TaskReport::Command(report))) => {
-                undo.settled = Some(judge_undo(cx.target, self::program(&takes_back.command), run, report));
-            }
-            Some(TaskState::Ended(TaskReport::Collection(_))) => {
-                undo.settled = Some(unknown_undo(cx.target, self::program(&takes_back.command)));
+                undo.settled = Some(judge_undo(cx.target, undoes, run, report));
             }
             None if begun.is_some_and(|by| by != seen.instance) => {
-                undo.settled = Some(unknown_undo(cx.target, self::program(&takes_back.command)));
+                undo.settled = Some(unknown_undo(cx.target, undoes));
             }
+            // No report of a command is none.
+            Some(TaskState::Ended(TaskReport::Collection(_))) => undo.settled = Some(unknown_undo(cx.target, undoes)),
             // What is not there any more has nothing left to undo.
             None => {
                 if let Ok(container) = container(cx, run)? {
                     if begun.is_none() {
-                        undo.changes.push(entry(UNDO_BEGUN, &seen.instance));
+                        undo.changes.push(task::journal(UNDO_BEGUN, &seen.instance));
                     }
                     undo.effects.push(start(cx, key, &container, run, &takes_back.command));
                 }
@@ -183,29 +182,8 @@ impl Act for RunCommand {
     }
 }
 
-/// The command that was asked for, and the action's name.
-fn asked<'a>(cx: &Context<'a>) -> Option<(&'a Run, &'a str)> {
-    let action = cx.action?;
-    Some((action.run.as_ref()?, action.effective_name()))
-}
-
-fn key(cx: &Context<'_>, action: &str, undo: bool) -> TaskKey {
-    TaskKey { response: cx.response_uid.to_owned(), action: action.to_owned(), target: cx.target.uid.clone(), undo }
-}
-
-fn entry(what: &str, instance: &str) -> Change {
-    Change { what: what.to_owned(), before: Some(instance.to_owned()), ..Change::default() }
-}
-
-/// The instance that has begun it.
-fn journal<'a>(before: Option<&'a TargetResult>, what: &str) -> Option<&'a str> {
-    let changes = before.map_or(&[][..], |before| &before.changes);
-    changes.iter().find(|change| change.what == what).map(|change| change.before.as_deref().unwrap_or_default())
-}
-
-/// Whether nothing more will become of it.
-fn is_decided(before: Option<&TargetResult>) -> bool {
-    before.is_some_and(|before| !matches!(before.outcome, Outcome::Pending | Outcome::Running))
+fn asked<'a>(cx: &Context<'a>) -> Option<&'a Run> {
+    cx.action?.run.as_ref()
 }
 
 /// A program, as it is called in messages: its arguments can hold secrets.
@@ -235,9 +213,7 @@ type Why = (&'static str, String);
 
 /// The container that is meant, as it was pinned; or why there is none to run anything in.
 fn container(cx: &Context<'_>, run: &Run) -> Result<Result<Pinned, Why>, Unread> {
-    let namespace = cx.target.namespace.as_deref().unwrap_or_default();
-    let pod = cx.world.pod(namespace, &cx.target.name)?;
-    let Some(pod) = pod.filter(|pod| pod.metadata.uid.as_deref() == Some(&cx.target.uid)) else {
+    let Some(pod) = cx.pod()? else {
         return Ok(Err((
             "TargetGone",
             format!("{} is gone: there is nothing to run a command in", describe(cx.target)),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::json;
-use tourniquet_api::{EvidenceResult, Incident, RunResult};
+use tourniquet_api::{Change, EvidenceResult, Incident, RunResult, TargetResult};
 
 /// Which piece of work of which response.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -222,6 +222,17 @@ pub enum Ended {
     TimedOut,
     /// It was told to end before it did.
     Cancelled,
+}
+
+/// The journal's entry: that something was begun, by which instance.
+pub(crate) fn journal(what: &str, instance: &str) -> Change {
+    Change { what: what.to_owned(), before: Some(instance.to_owned()), ..Change::default() }
+}
+
+/// The instance that has begun it, by the journal.
+pub(crate) fn begun<'a>(before: Option<&'a TargetResult>, what: &str) -> Option<&'a str> {
+    let changes = before.map_or(&[][..], |before| &before.changes);
+    changes.iter().find(|change| change.what == what).map(|change| change.before.as_deref().unwrap_or_default())
 }
 
 impl fmt::Display for TaskKey {

@@ -100,6 +100,11 @@ impl Scenario {
         let path = format!(
             "/apis/tourniquet.dev/v1alpha1/namespaces/{RESPONSE_NAMESPACE}/incidentresponses?dryRun=All&fieldValidation={validation}"
         );
+        self.try_to_create(&path, &body).await
+    }
+
+    /// Asks the API server to create an object, at a path that keeps nothing; the error is what a user reads.
+    pub(crate) async fn try_to_create(&self, path: &str, body: &Value) -> Result<(), String> {
         let request =
             http::Request::post(path).header("content-type", "application/json").body(body.to_string().into_bytes());
         let created = self.env.client.request::<Value>(request.map_err(|error| error.to_string())?).await;

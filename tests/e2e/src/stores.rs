@@ -70,13 +70,7 @@ impl Scenario {
             "metadata": { "name": format!("{}-try", self.namespace) }, "spec": spec,
         });
         let path = "/apis/tourniquet.dev/v1alpha1/evidencestores?dryRun=All&fieldValidation=Strict";
-        let request =
-            http::Request::post(path).header("content-type", "application/json").body(body.to_string().into_bytes());
-        let created = self.env.client.request::<Value>(request.map_err(|error| error.to_string())?).await;
-        created.map(drop).map_err(|error| match error {
-            kube::Error::Api(status) => status.message.clone(),
-            other => format!("not an answer of the API server: {other}"),
-        })
+        self.try_to_create(path, &body).await
     }
 
     /// Removes the stores of this test, and their Secrets.

@@ -45,6 +45,21 @@ async fn collected(response: &TestResponse, outcome: Outcome, reason: &str) -> R
     evidence.context("nothing is said of the evidence")
 }
 
+/// Once it is under way.
+async fn collects(response: &TestResponse) -> Result<()> {
+    until("it collects", SOON, async || {
+        Ok(action(response).await?.filter(|action| action.outcome == Outcome::Running).map(drop))
+    })
+    .await
+}
+
+/// What was collected, once all of it was, downloaded and verified.
+async fn verified(response: &TestResponse, store: &TestStore) -> Result<(EvidenceResult, Bag)> {
+    let evidence = collected(response, Outcome::Done, "Collected").await?;
+    let bag = Bag::verified(azurite().await?, store, &evidence).await?;
+    Ok((evidence, bag))
+}
+
 /// A store behind a gate that is shut.
 async fn behind_a_gate(s: &Scenario) -> Result<(TestStore, Gate)> {
     let azurite = azurite().await?;
@@ -74,8 +89,7 @@ fn what_an_agent_reads_of_a_pod_is_stored_whole_and_verifies_with_plain_tools() 
         let files = json!([{ "path": "/tmp/file" }, { "path": "/tmp/folder" }]);
         let response =
             s.respond("r", Spec(collect(&pod, &store, json!({ "files": files, "memory": ["traffic"] })))).await?;
-        let evidence = collected(&response, Outcome::Done, "Collected").await?;
-        let bag = Bag::verified(azurite().await?, &store, &evidence).await?;
+        let (evidence, bag) = verified(&response, &store).await?;
 
         for name in [
             "processes.jsonl",
@@ -124,8 +138,7 @@ fn a_store_that_is_down_delays_the_isolation_by_no_more_than_the_head_start() {
         let still = action(&response).await?.context("no action")?;
         ensure!(still.outcome == Outcome::Running, "{still:?}");
         gate.open().await?;
-        let evidence = collected(&response, Outcome::Done, "Collected").await?;
-        Bag::verified(azurite().await?, &store, &evidence).await?;
+        verified(&response, &store).await?;
         Ok(())
     });
 }
@@ -136,15 +149,11 @@ fn a_release_does_not_wait_for_the_store_and_the_evidence_comes_all_the_same() {
         let (store, mut gate) = behind_a_gate(&s).await?;
         let pod = s.pod("web").await?;
         let response = s.respond("r", Spec(collect(&pod, &store, json!({})))).await?;
-        until("it collects", SOON, async || {
-            Ok(action(&response).await?.filter(|action| action.outcome == Outcome::Running).map(drop))
-        })
-        .await?;
+        collects(&response).await?;
         response.change(json!({ "release": true })).await?;
         response.becomes("Reverted", "True", SOON).await?;
         gate.open().await?;
-        let evidence = collected(&response, Outcome::Done, "Collected").await?;
-        Bag::verified(azurite().await?, &store, &evidence).await?;
+        verified(&response, &store).await?;
         Ok(())
     });
 }
@@ -155,10 +164,7 @@ fn a_deletion_is_not_held_up_by_a_store_that_is_down() {
         let (store, _gate) = behind_a_gate(&s).await?;
         let pod = s.pod("web").await?;
         let response = s.respond("r", Spec(collect(&pod, &store, json!({})))).await?;
-        until("it collects", SOON, async || {
-            Ok(action(&response).await?.filter(|action| action.outcome == Outcome::Running).map(drop))
-        })
-        .await?;
+        collects(&response).await?;
         response.delete().await?;
         response.gone(SOON).await?;
         Ok(())
@@ -171,17 +177,13 @@ fn an_operator_that_is_replaced_goes_on_with_what_was_begun() {
         let (store, mut gate) = behind_a_gate(&s).await?;
         let pod = s.pod("web").await?;
         let response = s.respond("r", Spec(collect(&pod, &store, json!({})))).await?;
-        until("it collects", SOON, async || {
-            Ok(action(&response).await?.filter(|action| action.outcome == Outcome::Running).map(drop))
-        })
-        .await?;
+        collects(&response).await?;
         let operators: Api<Pod> = Api::namespaced(s.env.client.clone(), OPERATOR_NAMESPACE);
         for operator in operators.list_metadata(&ListParams::default()).await?.items {
             operators.delete(&operator.name_any(), &DeleteParams::default().grace_period(0)).await?;
         }
         gate.open().await?;
-        let evidence = collected(&response, Outcome::Done, "Collected").await?;
-        Bag::verified(azurite().await?, &store, &evidence).await?;
+        verified(&response, &store).await?;
         Ok(())
     });
 }

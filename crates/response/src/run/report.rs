@@ -2,7 +2,7 @@
 
 use tourniquet_api::{Outcome, PinnedTarget, Run, RunResult, TargetResult};
 
-use crate::action::Assessment;
+use crate::action::{Assessment, kept};
 use crate::target::describe;
 use crate::task::{CommandReport, Ended};
 
@@ -24,17 +24,10 @@ pub(super) const NOT_BEGUN: [&str; 5] =
 /// The reasons of what a command has undone, or tried to.
 pub(super) const UNDONE: [&str; 3] = [UNDO_SUCCEEDED, UNDO_FAILED, UNDO_UNKNOWN];
 
-/// What was decided before, which nothing changes any more.
+/// What was decided before.
 pub(super) fn keep(before: Option<&TargetResult>) -> Option<Assessment> {
-    let before = before.filter(|before| !matches!(before.outcome, Outcome::Pending | Outcome::Running))?;
     let known = [SUCCEEDED, FAILED, TIMED_OUT, CANCELLED, UNKNOWN, REPLACED];
-    let mut known = known.into_iter().chain(NOT_BEGUN).chain(UNDONE);
-    Some(Assessment {
-        outcome: before.outcome,
-        reason: known.find(|reason| before.reason.as_deref() == Some(reason)).unwrap_or(UNKNOWN),
-        message: before.message.clone().unwrap_or_default(),
-        ..Assessment::default()
-    })
+    kept(before, known.into_iter().chain(NOT_BEGUN).chain(UNDONE), UNKNOWN)
 }
 
 /// What another instance of the operator had begun.

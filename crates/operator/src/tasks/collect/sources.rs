@@ -93,7 +93,7 @@ impl Sources<'_> {
                 let is_folder = matches!(&said, Ok(trailer) if is_because(trailer, Reason::IsFolder));
                 let (FromOutside::Path(path), true) = (read, is_folder) else {
                     // Nothing came of it, or it is empty.
-                    let report = report_of_agent(Ok(stderr), ended, read);
+                    let report = report_of_agent(&stderr, &ended, read);
                     let plan = plan(artifact, name, Source::NodeAgent, argv);
                     return Ok(folder.add(plan, Cursor::new(Vec::new()), async { report }, bounds.clone()).await);
                 };
@@ -107,7 +107,7 @@ impl Sources<'_> {
         let Begun { stdout, end } = begun;
         let report = async {
             let (stderr, ended) = joined(end.await);
-            report_of_agent(Ok(stderr), ended, read)
+            report_of_agent(&stderr, &ended, read)
         };
         Ok(Box::pin(folder.add(plan, stdout, report, bounds.clone())).await)
     }
@@ -170,10 +170,7 @@ impl Sources<'_> {
     /// Begins a command, and waits for the first of its output: whether there is such a program shows only then.
     async fn begin(&self, place: &ContainerRef, argv: &[String], words: usize) -> Result<Begun, Ended> {
         let (stdout, stderr, ended) = self.cluster.exec(place, argv).await?.split();
-        let end = tokio::spawn(async move {
-            let (said, ended) = tokio::join!(last_words(stderr, words), ended);
-            (said, ended)
-        });
+        let end = tokio::spawn(async move { tokio::join!(last_words(stderr, words), ended) });
         Ok(Begun { stdout: BufReader::with_capacity(CHUNK, stdout), end })
     }
 
@@ -263,17 +260,16 @@ fn is_because(trailer: &Trailer, wanted: Reason) -> bool {
     matches!(&trailer.outcome, capture::Outcome::Failed { reason, .. } if *reason == wanted)
 }
 
-fn report_of_agent(stderr: Result<Vec<u8>, String>, ended: Ended, read: &FromOutside) -> SourceReport {
-    let stderr = stderr.unwrap_or_default();
-    let exit_code = if let Ended::Exited(code) = &ended { Some(*code) } else { None };
-    let trailer = match Trailer::parse(&stderr) {
+fn report_of_agent(stderr: &[u8], ended: &Ended, read: &FromOutside) -> SourceReport {
+    let exit_code = if let Ended::Exited(code) = ended { Some(*code) } else { None };
+    let trailer = match Trailer::parse(stderr) {
         Ok(trailer) => trailer,
         Err(error) => {
             let how = if exit_code.is_some() { String::new() } else { format!(" ({ended:?})") };
             return SourceReport { broken: Some(format!("{error}{how}")), exit_code, ..SourceReport::default() };
         }
     };
-    let broken = match (&trailer.outcome, &ended) {
+    let broken = match (&trailer.outcome, ended) {
         (capture::Outcome::Whole, Ended::Exited(0)) => None,
         (capture::Outcome::Truncated { message } | capture::Outcome::Failed { message, .. }, _) => {
             Some(message.clone())
