@@ -25,15 +25,16 @@ use std::time::Duration;
 pub use client::client;
 pub use error::Error;
 pub use exec::{ContainerRef, Output, Process};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::Client;
 use kube::core::DeserializeGuard;
 pub use probe::attempt;
 pub use responses::Written;
 pub use stores::SecretValue;
 use tourniquet_api::IncidentResponse;
-use tourniquet_response::{Engines, Kind};
+use tourniquet_response::{Engines, Kind, Neighbours};
 
-use crate::shared::Shared;
+use crate::shared::{Shared, SharedBy};
 
 /// How long one request may take. A request that hangs must not hang the response.
 const REQUEST_LIMIT: Duration = Duration::from_secs(15);
@@ -46,6 +47,10 @@ pub struct Cluster {
     dependencies: Arc<Shared<observe::Dependencies>>,
     bindings: Arc<Shared<surroundings::Bindings>>,
     pods: Arc<Shared<surroundings::Pods>>,
+    /// By namespace and node.
+    neighbours: Arc<SharedBy<(String, String), Neighbours>>,
+    /// By namespace.
+    policies: Arc<SharedBy<String, Vec<NetworkPolicy>>>,
     engines: Arc<Shared<Engines>>,
     /// Whether Calico's kinds were served when that could be found out last.
     calico: Arc<AtomicBool>,
@@ -61,6 +66,8 @@ impl Cluster {
             dependencies: Arc::default(),
             bindings: Arc::default(),
             pods: Arc::default(),
+            neighbours: Arc::default(),
+            policies: Arc::default(),
             engines: Arc::default(),
             calico: Arc::default(),
         }

@@ -1,6 +1,7 @@
 //! Looking: each [`Read`] becomes an [`Observation`], all of one round at the same time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::try_join_all;
@@ -74,11 +75,7 @@ impl Cluster {
                 Observation::NetworkPolicy(policy.map(Box::new))
             }
             Read::NetworkPolicies { namespace } => {
-                let api: Api<NetworkPolicy> = Api::namespaced(self.client.clone(), namespace);
-                let list = within(api.list(&cached()))
-                    .await
-                    .map_err(|cause| Error::request("list NetworkPolicies of", namespace, cause))?;
-                Observation::NetworkPolicies(list.items)
+                Observation::NetworkPolicies(self.network_policies(namespace).await?)
             }
             Read::CiliumEndpoint { namespace, name } => {
                 let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &cilium_endpoints());
@@ -151,6 +148,17 @@ impl Cluster {
             }
             Read::Services { namespace } => Observation::Services(patiently(self.services(namespace)).await),
         })
+    }
+
+    /// Of a namespace in which a hundred responses put a policy each, every one of them wants the list: a hundred lists of a hundred.
+    async fn network_policies(&self, namespace: &str) -> Result<Arc<Vec<NetworkPolicy>>, Error> {
+        let list = async || {
+            let api: Api<NetworkPolicy> = Api::namespaced(self.client.clone(), namespace);
+            let list = within(api.list(&cached())).await;
+            let list = list.map_err(|cause| Error::request("list NetworkPolicies of", namespace, cause))?;
+            Ok::<_, Error>(list.items)
+        };
+        self.policies.get_of_late(&namespace.to_owned(), Duration::ZERO, list).await
     }
 
     /// The selector of a workload; `None` when it is gone, or another one by now, or of a kind that has none.

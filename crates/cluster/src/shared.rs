@@ -3,7 +3,8 @@
 //! A hundred responses that are created or released at once all want the list of responses, and of the webhooks. One list for each
 //! of them would be a hundred lists of a hundred.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
@@ -44,6 +45,34 @@ impl<T> Shared<T> {
     }
 }
 
+/// One [`Shared`] for each key, a namespace say.
+pub(crate) struct SharedBy<K, T>(std::sync::Mutex<BTreeMap<K, Arc<Shared<T>>>>);
+
+impl<K, T> Default for SharedBy<K, T> {
+    fn default() -> Self {
+        Self(std::sync::Mutex::default())
+    }
+}
+
+impl<K: Ord + Clone, T> SharedBy<K, T> {
+    /// As [`Shared::get_of_late`]. What was seen of another key is forgotten as soon as nobody looks at it: a hundred responses in a hundred
+    /// namespaces are not to keep what is in each of them.
+    pub(crate) async fn get_of_late<E>(
+        &self,
+        key: &K,
+        age: Duration,
+        look: impl AsyncFnOnce() -> Result<T, E>,
+    ) -> Result<Arc<T>, E> {
+        let of_key = {
+            // A thread that panicked while it held the lock left the table whole.
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|other, shared| other == key || Arc::strong_count(shared) > 1);
+            Arc::clone(all.entry(key.clone()).or_default())
+        };
+        of_key.get_of_late(age, look).await
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -73,5 +102,17 @@ mod tests {
         let shared = Shared::<u32>::default();
         assert_eq!(shared.get(async || Err("refused")).await, Err("refused"));
         assert_eq!(shared.get(async || Ok::<_, &str>(1)).await.map(|seen| *seen), Ok(1));
+    }
+
+    #[tokio::test]
+    async fn what_was_seen_of_another_key_is_forgotten() {
+        let shared = SharedBy::<&str, u32>::default();
+        let minute = Duration::from_secs(60);
+        let mut seen = Vec::new();
+        for (key, brings) in [("shop", 1), ("shop", 2), ("bank", 3), ("shop", 4)] {
+            seen.push(*shared.get_of_late(&key, minute, async || Ok::<_, ()>(brings)).await.unwrap());
+        }
+        assert_eq!(seen, [1, 1, 3, 4]);
+        assert_eq!(shared.0.lock().unwrap().len(), 1);
     }
 }

@@ -1,6 +1,7 @@
 //! What the receipt of a response needs to see. Nothing here fails a response: what cannot be seen is said instead.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -126,7 +127,12 @@ impl Cluster {
     }
 
     /// The pods of the cluster; where these are too many, at least those of the namespace and of the node.
-    pub(crate) async fn neighbours(&self, namespace: &str, node: &str) -> Result<Neighbours, Error> {
+    pub(crate) async fn neighbours(&self, namespace: &str, node: &str) -> Result<Arc<Neighbours>, Error> {
+        let key = (namespace.to_owned(), node.to_owned());
+        self.neighbours.get_of_late(&key, AGE, async || self.find_neighbours(namespace, node).await).await
+    }
+
+    async fn find_neighbours(&self, namespace: &str, node: &str) -> Result<Neighbours, Error> {
         let everywhere = self.pods.get_of_late(AGE, async || self.pages(PODS, "pods", None).await.map(Pods)).await?;
         let mut pods: BTreeMap<&str, Neighbour> = BTreeMap::new();
         let Pods(Listed { items, more }) = everywhere.as_ref();

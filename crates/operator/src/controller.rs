@@ -1,5 +1,6 @@
 //! The watches, the queue and the shutdown.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,13 +14,16 @@ use kube::runtime::watcher::Event;
 use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher};
 use kube::{Client, Resource, ResourceExt};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 use tourniquet_cluster::Cluster;
 use tourniquet_response::Settings;
 use tracing::{debug, info, warn};
 
 use crate::events::Publisher;
 use crate::health::{self, Readiness};
+use crate::leader::{self, Led};
 use crate::leftovers::{Cause, Sweep};
+use crate::metrics::Metrics;
 use crate::pause;
 use crate::prober::Prober;
 use crate::reconcile::{Context, name, reconcile};
@@ -29,7 +33,7 @@ use crate::triggers::{Known, Stored, Triggers};
 use crate::turns::Turns;
 
 /// Responses that are worked on at the same time.
-const CONCURRENCY: u16 = 32;
+const CONCURRENCY: u16 = 128;
 
 /// Why the operator cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -40,18 +44,50 @@ pub(crate) enum Error {
     Health(std::io::Error),
 }
 
-/// Runs until it is told to stop. What is being reconciled then comes to its end first.
-pub(crate) async fn run(
-    client: Client,
-    settings: Settings,
-    cluster_name: &str,
-    health_address: SocketAddr,
-    sweep_every: Duration,
-) -> Result<(), Error> {
+/// What concerns this operator alone.
+pub(crate) struct Options {
+    /// How the cluster is called in evidence.
+    pub(crate) cluster_name: String,
+    pub(crate) pod_name: String,
+    /// The name of the Lease that it acts by.
+    pub(crate) lease: String,
+    pub(crate) health_address: SocketAddr,
+    pub(crate) sweep_every: Duration,
+}
+
+/// Runs until it is told to stop, or another one leads.
+pub(crate) async fn run(client: Client, settings: Settings, options: Options) -> Result<Led<()>, Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
-    let ready = Readiness::default();
+    let stop = CancellationToken::new();
+    let told = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        info!("stopping: what is under way comes to its end");
+        stop.cancel();
+        std::future::pending::<Infallible>().await
+    };
+    let (ready, metrics) = (Readiness::default(), Metrics::new());
+    let namespace = settings.own_namespace.clone();
+    let lease = (namespace.as_str(), options.lease.as_str());
+    let work = Box::pin(act(client.clone(), settings, &options, (&ready, &metrics), &stop));
+    tokio::select! {
+        led = leader::lead(client, lease, &options.pod_name, (&ready, &metrics), &stop, work) => Ok(led),
+        served = health::serve(options.health_address, ready.clone(), metrics.clone()) => served.map(|()| Led::Stopped).map_err(Error::Health),
+        never = told => match never {},
+    }
+}
 
+/// Reconciles until it is told to stop. What is being reconciled then comes to its end first.
+async fn act(
+    client: Client,
+    settings: Settings,
+    options: &Options,
+    (ready, metrics): (&Readiness, &Metrics),
+    stop: &CancellationToken,
+) {
     let (responses, writer) = reflector::store::<Stored>();
     let api: Api<Stored> = Api::all(client.clone());
     let synchronized = ready.clone();
@@ -59,7 +95,7 @@ pub(crate) async fn run(
     let causes = cause.clone();
     let known = Known::default();
     let watched = known.clone();
-    let turns = Turns::default();
+    let turns = Turns::new(metrics.clone());
     let coming = turns.clone();
     let stored = watcher(api, watcher::Config::default())
         .backoff(pause::watch())
@@ -84,8 +120,13 @@ pub(crate) async fn run(
         .predicate_filter(predicates::generation.combine(predicates::finalizers), Default::default());
 
     let (send, triggered) = mpsc::unbounded();
-    let triggers =
-        Triggers { client: client.clone(), responses: responses.clone(), known: known.clone(), send: send.clone() };
+    let triggers = Triggers {
+        client: client.clone(),
+        responses: responses.clone(),
+        known: known.clone(),
+        send: send.clone(),
+        cause: cause.clone(),
+    };
     triggers.spawn();
     let by_uid = responses.clone();
     let changed = move |uid: &str| {
@@ -97,30 +138,35 @@ pub(crate) async fn run(
     };
     let (publisher, cluster) = (Publisher::start(client.clone()), Cluster::new(client.clone()));
     let stores = stores::start(client, cluster.clone(), settings.own_namespace.clone());
-    let tasks = Tasks::new(cluster.clone(), stores, cluster_name, changed.clone());
+    let tasks = Tasks::new(cluster.clone(), stores, &options.cluster_name, changed.clone());
     let prober = Prober::new(changed);
     let sweep = Sweep {
         cluster: cluster.clone(),
         settings: settings.clone(),
         publisher: publisher.clone(),
         responses: responses.clone(),
-        every: sweep_every,
+        every: options.sweep_every,
     };
     tokio::spawn(sweep.run(cause));
     let (told, pauses) = Default::default();
-    let context = Arc::new(Context { publisher, cluster, settings, prober, tasks, turns, known, told, pauses });
+    let context = Arc::new(Context {
+        publisher,
+        cluster,
+        settings,
+        prober,
+        tasks,
+        turns,
+        known,
+        told,
+        pauses,
+        metrics: metrics.clone(),
+    });
 
     let controller = Controller::for_stream(stored, responses)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .trigger_backoff(pause::triggers())
         .reconcile_on(triggered)
-        .graceful_shutdown_on(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            info!("stopping: what is under way comes to its end");
-        })
+        .graceful_shutdown_on(stop.clone().cancelled_owned())
         .run(reconcile, retry, context)
         .for_each(|result| async move {
             match result {
@@ -132,10 +178,7 @@ pub(crate) async fn run(
                 Err(error) => debug!(%error, "queue"),
             }
         });
-    tokio::select! {
-        () = controller => Ok(()),
-        served = health::serve(health_address, ready) => served.map_err(Error::Health),
-    }
+    controller.await;
 }
 
 fn retry(stored: Arc<Stored>, error: &crate::reconcile::Error, context: Arc<Context>) -> Action {

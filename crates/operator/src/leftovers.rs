@@ -7,6 +7,7 @@ use std::time::Duration;
 use kube::Resource;
 use kube::runtime::reflector::Store;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tourniquet_cluster::{Cluster, Error};
 use tourniquet_response::{Leftovers, Remnant, Settings, Standing, leftovers, vanished_in_force};
 use tracing::{info, warn};
@@ -22,22 +23,32 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// After a response has vanished: many go together, and a request about one that was under way ends within 15 s.
 const TOGETHER: Duration = Duration::from_millis(500);
 const LATE: Duration = Duration::from_secs(20);
+/// Between two sweeps that a trace of nobody gave cause to: anybody can write a label, as often as he likes.
+const STRAYS: Duration = Duration::from_secs(10);
 
 /// What gives cause to sweep.
 #[derive(Clone, Default)]
-pub(crate) struct Cause(Arc<Notify>);
+pub(crate) struct Cause {
+    gone: Arc<Notify>,
+    stray: Arc<Notify>,
+}
 
 impl Cause {
     /// The watch has all responses that exist. Nothing is swept before that; what vanished while nobody watched is found then.
     pub(crate) fn listed(&self) {
-        self.0.notify_one();
+        self.gone.notify_one();
+    }
+
+    /// Something carries a trace of a response that holds nothing.
+    pub(crate) fn stray(&self) {
+        self.stray.notify_one();
     }
 
     /// A response is gone.
     pub(crate) fn gone(&self, stored: &Stored) {
         // Of what cannot be read nobody knows whether it was undone.
         if stored.0.as_ref().map_or(true, vanished_in_force) {
-            self.0.notify_one();
+            self.gone.notify_one();
         }
     }
 }
@@ -60,8 +71,9 @@ impl Sweep {
         let mut hurried = false;
         let every = self.every.max(AGAIN);
         // Nothing is undone by an operator that has not seen which responses there are.
-        cause.0.notified().await;
+        cause.gone.notified().await;
         loop {
+            let strays_from = Instant::now() + STRAYS;
             let unfinished = self.sweep(&mut said).await.unwrap_or_else(|error| {
                 warn!(%error, "cannot look for what is left of former responses; nothing is undone, and it is tried again");
                 true
@@ -74,9 +86,13 @@ impl Sweep {
             backoff = if unfinished { LONGEST.min(backoff * 2) } else { AGAIN };
             tokio::select! {
                 () = tokio::time::sleep(pause.min(every)) => hurried = false,
-                () = cause.0.notified() => {
+                () = cause.gone.notified() => {
                     tokio::time::sleep(TOGETHER).await;
                     (hurried, backoff) = (true, AGAIN);
+                }
+                () = cause.stray.notified() => {
+                    tokio::time::sleep_until(strays_from.max(Instant::now() + TOGETHER)).await;
+                    hurried = false;
                 }
             }
         }

@@ -6,7 +6,9 @@ mod controller;
 mod egress;
 mod events;
 mod health;
+mod leader;
 mod leftovers;
+mod metrics;
 mod pause;
 mod prober;
 mod reconcile;
@@ -20,8 +22,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tourniquet_response::{Agents, Settings};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
+
+use crate::leader::Led;
 
 /// Carries out IncidentResponse resources and undoes them.
 #[derive(Debug, Parser)]
@@ -47,6 +51,12 @@ struct Options {
     /// The operator's own address, which agents try from inside pods
     #[arg(long, env = "TOURNIQUET_POD_IP")]
     pod_ip: Option<IpAddr>,
+    /// The operator's own name: of those with different names one acts at a time
+    #[arg(long, env = "TOURNIQUET_POD_NAME", default_value = "tourniquet-operator")]
+    pod_name: String,
+    /// The Lease in its own namespace that decides which one
+    #[arg(long, env = "TOURNIQUET_LEASE", default_value = "tourniquet-operator")]
+    lease: String,
     /// Where /healthz and /readyz are served
     #[arg(long, env = "TOURNIQUET_HEALTH_ADDRESS", default_value = "[::]:8080")]
     health_address: SocketAddr,
@@ -80,16 +90,27 @@ async fn main() -> ExitCode {
         }
     };
     info!(version = env!("CARGO_PKG_VERSION"), response_namespace = settings.response_namespace, "starting");
-    match controller::run(client, settings, &options.cluster_name, options.health_address, options.sweep_every.get())
-        .await
-    {
-        Ok(()) => {
+    let options = controller::Options {
+        cluster_name: options.cluster_name,
+        pod_name: options.pod_name,
+        lease: options.lease,
+        health_address: options.health_address,
+        sweep_every: options.sweep_every.get(),
+    };
+    let error: Box<dyn std::error::Error> = match controller::run(client, settings, options).await {
+        Ok(Led::Ended(()) | Led::Stopped) => {
             info!("stopped");
-            ExitCode::SUCCESS
+            return ExitCode::SUCCESS;
         }
-        Err(error) => {
-            error!(%error, "stopped by an error");
-            ExitCode::FAILURE
+        Ok(Led::Lost) => {
+            warn!("another one leads, or the lease could not be renewed in time; starting over");
+            match leader::start_over() {
+                Ok(never) => match never {},
+                Err(error) => error.into(),
+            }
         }
-    }
+        Err(error) => error.into(),
+    };
+    error!(%error, "stopped by an error");
+    ExitCode::FAILURE
 }

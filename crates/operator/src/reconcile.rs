@@ -17,6 +17,7 @@ use tourniquet_response::{
 use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::events::Publisher;
+use crate::metrics::Metrics;
 use crate::pause::{Fault, Pauses};
 use crate::prober::Prober;
 use crate::tasks::Tasks;
@@ -39,6 +40,7 @@ pub(crate) struct Context {
     pub(crate) tasks: Tasks,
     pub(crate) turns: Turns,
     pub(crate) publisher: Publisher,
+    pub(crate) metrics: Metrics,
     pub(crate) known: Known,
     pub(crate) told: Mutex<Told>,
     /// How long each response waits after a failure.
@@ -90,7 +92,10 @@ pub(crate) async fn reconcile(stored: Arc<Stored>, cx: Arc<Context>) -> Result<A
             Ok(_) => {
                 cx.pauses.forget(&uid);
             }
-            Err(error) => warn!(%error, "tried again later"),
+            Err(error) => {
+                cx.metrics.failed();
+                warn!(%error, "tried again later");
+            }
         }
         result
     }
@@ -190,9 +195,11 @@ async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -
         cx.prober.watch(&uid, &[]);
         cx.tasks.forget(&uid);
         cx.turns.forget(&uid);
+        cx.metrics.forget(&uid);
         cx.told().forget(&uid);
         return Ok(Round::Ended(Action::await_change()));
     };
+    cx.metrics.sees(&uid, &response);
     let plan = match decide(&response, &uid, cx).await {
         Ok(plan) => plan,
         Err(error) => {
@@ -232,6 +239,7 @@ async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -
     let failures = perform(&plan, cx, &mut fault).await;
     if !failures.is_empty() {
         let undoing = plan.phase == Phase::Releasing;
+        cx.metrics.not_undone(if undoing { failures.len() } else { 0 });
         let status = report_failures(&response, &plan.status, undoing, &failures, jiff::Timestamp::now());
         write(&mut response, &status, cx, notes).await?;
         let messages: Vec<&str> = failures.iter().map(|failure| failure.message.as_str()).collect();
@@ -248,8 +256,10 @@ async fn write(
     noted: &mut Vec<Note>,
 ) -> Result<bool, Error> {
     let Written::Done(now) = cx.cluster.write_status(response, status).await? else { return Ok(false) };
-    let news = notes(response, &response.status.clone().unwrap_or_default(), status);
-    noted.extend(cx.told().news(&response.uid().unwrap_or_default(), status, news));
+    let (uid, before) = (response.uid().unwrap_or_default(), response.status.clone().unwrap_or_default());
+    cx.metrics.written(&uid, &response.spec.actions, &before, status);
+    let news = notes(response, &before, status);
+    noted.extend(cx.told().news(&uid, status, news));
     *response = *now;
     cx.known.written(response);
     Ok(true)

@@ -15,6 +15,7 @@ use tourniquet_api::{IncidentResponse, names};
 use tourniquet_response::Concerns;
 use tracing::{debug, info, warn};
 
+use crate::leftovers::Cause;
 use crate::pause;
 
 /// A response as it is stored, readable or not.
@@ -86,6 +87,7 @@ pub(crate) struct Triggers {
     pub(crate) responses: Store<Stored>,
     pub(crate) known: Known,
     pub(crate) send: UnboundedSender<ObjectRef<Stored>>,
+    pub(crate) cause: Cause,
 }
 
 impl Triggers {
@@ -106,6 +108,11 @@ impl Triggers {
         while let Some(event) = events.next().await {
             if event.is_ok() && std::mem::take(&mut blind) {
                 info!(kind = resource.kind, "watched again");
+            }
+            if let Ok(Event::Apply(object)) = &event
+                && self.known.concerns().is_stray(object.meta())
+            {
+                self.cause.stray();
             }
             match event {
                 Ok(Event::Apply(object) | Event::Delete(object)) => {

@@ -11,6 +11,7 @@ use kube::ResourceExt;
 use kube::runtime::watcher::Event;
 use tourniquet_api::IncidentResponse;
 
+use crate::metrics::Metrics;
 use crate::triggers::Stored;
 
 /// How many of those that would wait look all the same, each after the other: what is held may have been opened, and has to be closed soon. A limit of time
@@ -23,8 +24,11 @@ pub(crate) const AGAIN: Duration = Duration::from_millis(50);
 const FRESH: Duration = Duration::from_secs(10);
 
 /// The turns of all responses.
-#[derive(Clone, Default)]
-pub(crate) struct Turns(Arc<Mutex<Table>>);
+#[derive(Clone)]
+pub(crate) struct Turns {
+    table: Arc<Mutex<Table>>,
+    metrics: Metrics,
+}
 
 #[derive(Default)]
 struct Table {
@@ -47,6 +51,10 @@ impl Drop for Turn {
 }
 
 impl Turns {
+    pub(crate) fn new(metrics: Metrics) -> Self {
+        Self { table: Arc::default(), metrics }
+    }
+
     /// What the watch of responses says.
     pub(crate) fn watched(&self, event: &Event<Stored>) {
         match event {
@@ -69,16 +77,19 @@ impl Turns {
             // What was written here is in the watch only a moment later.
             table.undecided.remove(&uid);
         }
+        self.metrics.waiting(table.undecided.len());
     }
 
     /// It was decided, and what was to be done at once is done.
     pub(crate) fn decided(&self, uid: &str) {
-        self.lock().undecided.remove(uid);
+        self.forget(uid);
     }
 
     /// Nothing more is to be done about it.
     pub(crate) fn forget(&self, uid: &str) {
-        self.lock().undecided.remove(uid);
+        let mut table = self.lock();
+        table.undecided.remove(uid);
+        self.metrics.waiting(table.undecided.len());
     }
 
     /// The turn of one of which something was decided; `None` when others come first.
@@ -94,7 +105,7 @@ impl Turns {
 
     /// A thread that panicked while it held the lock left the table whole: each change of it is one assignment.
     fn lock(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,7 +134,7 @@ mod tests {
 
     #[test]
     fn those_that_are_decided_wait_for_those_that_are_not_but_for_a_few() {
-        let turns = Turns::default();
+        let turns = Turns::new(Metrics::new());
         turns.watched(&response("old", Some("node n")));
         let others = taken(&turns);
         assert!(turns.take("old").is_some(), "there is nobody who comes first");
@@ -139,7 +150,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_one_that_is_gone() {
-        let turns = Turns::default();
+        let turns = Turns::new(Metrics::new());
         turns.watched(&response("new", None));
         let _others = taken(&turns);
         assert!(turns.take("old").is_none());

@@ -141,6 +141,20 @@ impl Concerns {
         known.filter(|known| !known.rests).map(|known| known.name.clone()).collect()
     }
 
+    /// Whether it carries a trace of a response that holds nothing: what somebody wrote who led before and did not notice that he no longer
+    /// does, or what came back from a backup. As far as this knows: a sweep looks closer.
+    #[must_use]
+    pub fn is_stray(&self, object: &ObjectMeta) -> bool {
+        // Until the list is complete nobody knows which responses there are.
+        if self.listed.is_some() {
+            return false;
+        }
+        let labels = object.labels.iter().filter_map(|labels| labels.get(names::RESPONSE_LABEL));
+        let managers = object.managed_fields.iter().flatten();
+        let managers = managers.filter_map(|entry| names::response_of_field_manager(entry.manager.as_deref()?));
+        labels.map(String::as_str).chain(managers).any(|uid| self.responses.get(uid).is_none_or(|known| known.rests))
+    }
+
     fn dependent(&self, key: u64) -> impl Iterator<Item = &str> {
         let first: Arc<str> = "".into();
         self.by_key.range((key, first)..).take_while(move |(of, _)| *of == key).map(|(_, uid)| &**uid)

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service, ServiceAccount};
@@ -89,7 +90,8 @@ pub enum Observation {
     NamespaceContainments(BTreeMap<String, Containment>),
     Engines(Engines),
     NetworkPolicy(Option<Box<NetworkPolicy>>),
-    NetworkPolicies(Vec<NetworkPolicy>),
+    /// Shared by all that look at one time, as is what else can be large.
+    NetworkPolicies(Arc<Vec<NetworkPolicy>>),
     CiliumEndpoint(Option<CiliumEndpoint>),
     ClusterwidePolicy(Option<ClusterwidePolicy>),
     Calico(Calico),
@@ -102,7 +104,7 @@ pub enum Observation {
     AdmissionBackends(Vec<AdmissionBackend>),
     ServiceAccount(Looked<Option<Box<ServiceAccount>>>),
     Grants(Looked<Grants>),
-    Neighbours(Looked<Neighbours>),
+    Neighbours(Looked<Arc<Neighbours>>),
     Services(Looked<Vec<Service>>),
     Responses(Vec<PeerResponse>),
     Control(Answer),
@@ -286,7 +288,7 @@ impl World {
     accessor!(admission_backends(namespace: &str) -> AdmissionBackends as &[AdmissionBackend]: value => value);
     accessor!(service_account(namespace: &str, name: &str) -> ServiceAccount as &Looked<Option<Box<ServiceAccount>>>: value => value);
     accessor!(grants(namespace: &str, account: &str) -> Grants as &Looked<Grants>: value => value);
-    accessor!(neighbours(namespace: &str, node: &str) -> Neighbours as &Looked<Neighbours>: value => value);
+    accessor!(neighbours(namespace: &str, node: &str) -> Neighbours as &Looked<Arc<Neighbours>>: value => value);
     accessor!(services(namespace: &str) -> Services as &Looked<Vec<Service>>: value => value);
     accessor!(control(address: &SocketAddr) -> Control as Answer: value => *value);
     accessor!(reach(address: &SocketAddr) -> Reach as Option<Reach>: value => *value);

@@ -207,3 +207,24 @@ fn a_response_that_is_gone_is_concerned_by_nothing() {
     concerns.list_ends();
     assert_eq!(concerned(&concerns, "Pod", &meta(NAMESPACE, POD)), ["a"], "the other one went unseen");
 }
+
+#[test]
+fn a_trace_of_a_response_that_holds_nothing_is_a_stray() {
+    let isolates = isolates_pod("r", RESPONSE_UID, POD);
+    let released = with(isolates_pod("other", OTHER_UID, POD), "Reverted", "True", "Released");
+    let mut concerns = knowing(&[&isolates, &released]);
+    let labelled = |uid: &str| policy(NAMESPACE, &names::policy(uid), uid);
+    let managed = |uid: &str| {
+        let manager = names::field_manager(uid);
+        object(json!({ "name": POD, "managedFields": [{ "manager": "kubelet" }, { "manager": manager }] }))
+    };
+    for (uid, is_stray) in [(RESPONSE_UID, false), (OTHER_UID, true), ("of-nobody", true)] {
+        assert_eq!(concerns.is_stray(&labelled(uid)), is_stray, "a policy of {uid}");
+        assert_eq!(concerns.is_stray(&managed(uid)), is_stray, "a pod with fields of {uid}");
+    }
+    assert!(!concerns.is_stray(&meta(NAMESPACE, POD)), "somebody else's");
+    concerns.list_begins();
+    assert!(!concerns.is_stray(&labelled("of-nobody")), "who knows, before all are listed");
+    concerns.list_ends();
+    assert!(concerns.is_stray(&labelled(RESPONSE_UID)), "it was not in the list");
+}

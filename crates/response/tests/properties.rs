@@ -9,6 +9,8 @@
 mod fixtures;
 mod simulation;
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use serde_json::{Value, json};
@@ -186,7 +188,7 @@ fn reorder(seen: &mut Observation, turn: usize) {
         }
     }
     match seen {
-        Observation::NetworkPolicies(list) => turned(list, turn),
+        Observation::NetworkPolicies(list) => turned(Arc::make_mut(list).as_mut_slice(), turn),
         Observation::Responses(list) => turned(list, turn),
         Observation::AdmissionBackends(list) => turned(list, turn),
         Observation::Pod(Some(pod)) => {

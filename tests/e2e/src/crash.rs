@@ -115,10 +115,28 @@ pub struct Operator {
     crashed: Arc<AtomicBool>,
     proxy: JoinHandle<()>,
     _kubeconfig: tempfile::NamedTempFile,
+    held: Arc<Held>,
+}
+
+/// One of several operators of which one leads.
+pub struct Candidate<'a> {
+    pub name: &'a str,
+    pub lease: &'a str,
+    /// The first write to a path with this in it is held up, until it is let go.
+    pub holds: Option<&'a str>,
+}
+
+/// A write that is held up on its way.
+#[derive(Default)]
+struct Held {
+    path: Option<String>,
+    is_held: AtomicBool,
+    go: tokio::sync::Notify,
 }
 
 struct Proxy {
     client: Client,
+    held: Arc<Held>,
     crash: Option<CrashAt>,
     faults: Option<Arc<Faults>>,
     count: AtomicU32,
@@ -129,12 +147,17 @@ struct Proxy {
 impl Operator {
     /// Starts one in the network namespace of a pod: from the node's own, every pod can be reached whatever policies say.
     pub async fn start(scenario: &Scenario, seat: &TestPod, crash: Option<CrashAt>) -> Result<Self> {
-        Self::start_behind(scenario, seat, crash, None).await
+        Self::start_behind(scenario, seat, crash, None, None).await
     }
 
     /// The same, whose API server fails now and then.
     pub async fn start_with_faults(scenario: &Scenario, seat: &TestPod, faults: Arc<Faults>) -> Result<Self> {
-        Self::start_behind(scenario, seat, None, Some(faults)).await
+        Self::start_behind(scenario, seat, None, Some(faults), None).await
+    }
+
+    /// The same, that leads or stands by.
+    pub async fn start_as(scenario: &Scenario, seat: &TestPod, candidate: Candidate<'_>) -> Result<Self> {
+        Self::start_behind(scenario, seat, None, None, Some(candidate)).await
     }
 
     async fn start_behind(
@@ -142,7 +165,12 @@ impl Operator {
         seat: &TestPod,
         crash: Option<CrashAt>,
         faults: Option<Arc<Faults>>,
+        candidate: Option<Candidate<'_>>,
     ) -> Result<Self> {
+        // Others of the same test act beside it: each by a lease of its own, unless it is one of several.
+        let own = format!("test-{}", fastrand::u64(..));
+        let candidate = candidate.unwrap_or(Candidate { name: "outside", lease: &own, holds: None });
+        let held = Arc::new(Held { path: candidate.holds.map(str::to_owned), ..Held::default() });
         let program = scenario.env.operator.as_ref().context("TOURNIQUET_OPERATOR is not set")?;
         let crashed = Arc::new(AtomicBool::new(false));
         let mut config = config(&scenario.env.context).await?;
@@ -150,6 +178,7 @@ impl Operator {
         config.default_retry = false;
         let proxy = Arc::new(Proxy {
             client: Client::try_from(config)?,
+            held: Arc::clone(&held),
             crash,
             faults,
             count: AtomicU32::new(0),
@@ -182,6 +211,8 @@ impl Operator {
             .arg(program)
             .env("KUBECONFIG", file.path())
             .env("TOURNIQUET_HEALTH_ADDRESS", "127.0.0.1:0")
+            .env("TOURNIQUET_POD_NAME", candidate.name)
+            .env("TOURNIQUET_LEASE", candidate.lease)
             .env("TOURNIQUET_AGENT_NAMESPACE", if scenario.env.agents { AGENT_NAMESPACE } else { "" })
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -190,12 +221,45 @@ impl Operator {
             .context("cannot start the operator")?;
         let pid = Pid::from_raw(i32::try_from(child.id().context("the operator ended at once")?)?);
         *proxy.victim.lock().unwrap() = Some(pid);
-        Ok(Self { child, pid, crashed, proxy: serving, _kubeconfig: file })
+        Ok(Self { child, pid, crashed, proxy: serving, _kubeconfig: file, held })
     }
 
     /// Whether it died at its write.
     pub fn crashed(&self) -> bool {
         self.crashed.load(Ordering::SeqCst)
+    }
+
+    /// Whether the write that is to be held up is.
+    pub fn holds(&self) -> bool {
+        self.held.is_held.load(Ordering::SeqCst)
+    }
+
+    /// Lets it go on its way.
+    pub fn let_go(&self) {
+        self.held.go.notify_one();
+    }
+
+    /// Pauses it, as a machine that is suspended does.
+    pub fn pause(&self) -> Result<()> {
+        Ok(kill(self.pid, Signal::SIGSTOP)?)
+    }
+
+    /// It goes on, and knows nothing of the pause.
+    pub fn resume(&self) -> Result<()> {
+        Ok(kill(self.pid, Signal::SIGCONT)?)
+    }
+
+    /// Takes the network from it: nothing comes or goes, and nobody is told.
+    pub async fn cut_off(&self) -> Result<()> {
+        let net = format!("--net=/proc/{}/ns/net", self.pid);
+        let status = Command::new("nsenter").args([&net, "--", "ip", "link", "set", "eth0", "down"]).status().await?;
+        ensure!(status.success(), "its network was not taken: {status}");
+        Ok(())
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
     }
 
     /// Kills it, if it did not die by itself.
@@ -235,9 +299,10 @@ async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Response 
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
     // A command is asked for by a GET that is upgraded.
     let upgrades = request.headers().contains_key(header::UPGRADE);
-    // Events are written beside the work, in no order with it, and nothing rests on them.
+    // Events are written beside the work, in no order with it, and nothing rests on them; nor on when the lease is renewed.
     let writes = ([Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(request.method()) || upgrades)
-        && !path.starts_with("/apis/events.k8s.io/");
+        && !path.starts_with("/apis/events.k8s.io/")
+        && !path.starts_with("/apis/coordination.k8s.io/");
     let concerns = |crash: &&CrashAt| crash.paths.iter().any(|part| path.contains(part));
     let dies = proxy.crash.as_ref().filter(|_| writes).filter(concerns).and_then(|crash| {
         let number = proxy.count.fetch_add(1, Ordering::SeqCst) + 1;
@@ -249,6 +314,12 @@ async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Response 
     let fault = proxy.faults.as_ref().and_then(|faults| faults.draw(request.method(), request.uri()));
     if let Some(fault) = fault.filter(|fault| !fault.is_done()) {
         return suffer(fault, None).await;
+    }
+    if writes && proxy.held.path.as_ref().is_some_and(|part| path.contains(part.as_str())) {
+        proxy.held.is_held.store(true, Ordering::SeqCst);
+        proxy.held.go.notified().await;
+        // The others after it go their way.
+        proxy.held.go.notify_one();
     }
     let answer = if upgrades { proxy.tunnel(&path, request).await } else { proxy.send(&path, request).await };
     if dies == Some(Side::After) {

@@ -24,6 +24,7 @@ pub(crate) mod story;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -31,8 +32,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use tourniquet_api::{Answer, IncidentResponse, names};
 use tourniquet_response::{
-    Calico, ClusterwidePolicy, Engines, Grants, Neighbours, Observation, Pass, PeerResponse, Reach, Read, Settings,
-    World, pass, peer,
+    Calico, ClusterwidePolicy, Engines, Grants, Observation, Pass, PeerResponse, Reach, Read, Settings, World, pass,
+    peer,
 };
 
 use self::agents::{AGENTS, Agents};
@@ -261,7 +262,7 @@ impl Sim {
                 Observation::NetworkPolicy(self.policies.network.get(name).cloned().map(Box::new))
             }
             Read::NetworkPolicies { .. } => {
-                Observation::NetworkPolicies(self.policies.network.values().cloned().collect())
+                Observation::NetworkPolicies(Arc::new(self.policies.network.values().cloned().collect()))
             }
             Read::CiliumEndpoint { name, .. } => {
                 Observation::CiliumEndpoint(self.endpoints.get(name).and_then(Endpoint::reported))
@@ -314,7 +315,7 @@ impl Sim {
             }
             Read::ServiceAccount { .. } => Observation::ServiceAccount(Ok(None)),
             Read::Grants { .. } => Observation::Grants(Ok(Grants::default())),
-            Read::Neighbours { .. } => Observation::Neighbours(Ok(Neighbours::default())),
+            Read::Neighbours { .. } => Observation::Neighbours(Ok(Arc::default())),
             Read::Services { .. } => Observation::Services(Ok(Vec::new())),
             Read::Responses => Observation::Responses(self.peers()),
             Read::Control { address } => Observation::Control(self.attempt(*address)),
