@@ -29,7 +29,7 @@ pub fn ensure() -> Result<PathBuf> {
     for program in ["node", "npm"] {
         if !runs(program) {
             bail!(
-                "{program} is missing: the tests of evidence need Azurite, which runs on node\n  next: install Node.js 20 or newer with npm (Debian: apt-get install -y nodejs npm), and run the command again"
+                "{program} is missing: evidence is stored in Azurite here, which runs on node\n  next: install Node.js 20 or newer with npm (Debian: apt-get install -y nodejs npm), and run the command again"
             );
         }
     }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::{
+    azurite,
     cluster::{self, DEFAULT_NAME, Network, workspace},
     install::{self, Place},
 };
@@ -30,6 +31,8 @@ impl DemoCommand {
     /// # Errors
     /// When something that the demo needs does not come up.
     pub fn run(self) -> Result<ExitCode> {
+        // First, so that what is missing is said before anything is built. The store of a cluster of the user's is the user's.
+        let azurite = if self.context.is_none() { Some(azurite::ensure()?) } else { None };
         let built = install::executables(&["build", "--package", "tourniquet-e2e", "--bin", "demo"])?;
         let program = built.into_iter().next().context("cargo built no demo")?.path;
         let traffic = install::build_traffic()?;
@@ -47,7 +50,8 @@ impl DemoCommand {
         let agents = self.context.is_none() || self.agent_image.is_some();
         let status = place
             .program(&program, Network::Cilium, agents, &traffic, None)?
-            .arg(workspace().join("examples"))
+            .args([workspace().join("examples"), workspace().join("target/demo/evidence")])
+            .envs(azurite.map(|program| (azurite::VARIABLE, program)))
             .stdin(Stdio::null())
             .status()
             .context("cannot run the demo")?;

@@ -1,4 +1,4 @@
-//! Azurite over TLS with an authority of its own, running for as long as the test program does.
+//! Azurite over TLS with an authority of its own, running for as long as the test program does, and a proxy that breaks things.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,6 +9,7 @@
 #![allow(missing_docs, reason = "names of fixtures are their documentation; what is not obvious is documented")]
 
 mod pki;
+pub mod proxy;
 mod sas;
 
 use std::io::{BufRead, BufReader};
@@ -104,6 +105,19 @@ impl Azurite {
         let request = self.pki.client().put(self.url(name, "restype=container")).header("x-ms-version", "2022-11-02");
         let answer = request.header("content-length", "0").send().await.unwrap();
         assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap());
+    }
+
+    /// The names of all blobs that begin like this, past everything that is tested. At most 5,000, which are one answer.
+    pub async fn list(&self, container: &str, prefix: &str) -> Vec<String> {
+        let prefix: String = url::form_urlencoded::byte_serialize(prefix.as_bytes()).collect();
+        let url = self.url(container, &format!("restype=container&comp=list&prefix={prefix}"));
+        let answer = self.pki.client().get(url).header("x-ms-version", "2022-11-02").send().await.unwrap();
+        let (status, text) = (answer.status(), answer.text().await.unwrap());
+        assert_eq!(status, 200, "{text}");
+        assert!(!text.contains("<NextMarker>"), "there are more than one answer names");
+        // Names of evidence need no escaping, in XML neither.
+        let names = text.split("<Name>").skip(1).filter_map(|rest| rest.split_once("</Name>"));
+        names.map(|(name, _)| name.to_owned()).collect()
     }
 
     /// The bytes of a blob, past everything that is tested.

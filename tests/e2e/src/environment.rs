@@ -26,6 +26,8 @@ pub struct Environment {
     pub static_pods: Option<PathBuf>,
     /// The API server's audit log; only on a cluster that is ours.
     pub audit_log: Option<PathBuf>,
+    /// Whether Azurite can be run where the cluster's pods reach it; only on a cluster that is ours.
+    pub azurite: bool,
     /// Cilium's custom resource definitions.
     pub cilium_crds: Option<PathBuf>,
 }
@@ -48,6 +50,7 @@ impl Environment {
             agents: path("TOURNIQUET_AGENTS").is_some(),
             static_pods: path("TOURNIQUET_STATIC_PODS"),
             audit_log: path("TOURNIQUET_AUDIT_LOG"),
+            azurite: path("TOURNIQUET_AZURITE").is_some(),
             cilium_crds: path("TOURNIQUET_CILIUM_CRDS"),
         })
     }

@@ -2,14 +2,48 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 use tempfile::TempDir;
-use tourniquet_api::EvidenceResult;
+use tourniquet_api::{ActionStatus, EvidenceResult, Outcome};
 use tourniquet_azurite::Azurite;
 
-use crate::TestStore;
+use crate::{Spec, TestPod, TestResponse, TestStore, until};
+
+impl Spec {
+    /// Collect from a pod into a store, with more fields of `collect`.
+    pub fn collect(pod: &TestPod, store: &TestStore, more: Value) -> Self {
+        let mut collect = json!({ "storeRef": { "name": store.name }, "timeout": "5m" });
+        for (field, value) in more.as_object().into_iter().flatten() {
+            collect[field] = value.clone();
+        }
+        Self(json!({
+            "target": { "pod": { "namespace": pod.namespace, "name": pod.name } },
+            "actions": [{ "collect": collect }],
+        }))
+    }
+}
+
+impl TestResponse {
+    /// How the first action stands; none before anything is said of it.
+    pub async fn first_action(&self) -> Result<Option<ActionStatus>> {
+        Ok(self.get().await?.status.and_then(|status| status.actions.into_iter().next()))
+    }
+
+    /// What became of the first action, which collects, and of its evidence, once it has ended.
+    pub async fn collected(&self, limit: Duration) -> Result<(ActionStatus, EvidenceResult)> {
+        let action = until(&format!("{} has collected", self.name), limit, async || {
+            let is_over = |action: &ActionStatus| !matches!(action.outcome, Outcome::Pending | Outcome::Running);
+            Ok(self.first_action().await?.filter(is_over))
+        })
+        .await?;
+        let evidence = action.results.first().and_then(|result| result.evidence.clone());
+        let evidence = evidence.with_context(|| format!("nothing is said of the evidence: {action:?}"))?;
+        Ok((action, evidence))
+    }
+}
 
 /// A folder that was downloaded.
 pub struct Bag {
@@ -21,9 +55,7 @@ pub struct Bag {
 impl Bag {
     /// Downloads a folder by what the status says of it, and verifies each file of it by its manifests.
     pub async fn verified(azurite: &Azurite, store: &TestStore, evidence: &EvidenceResult) -> Result<Self> {
-        let url = evidence.url.as_deref().context("the status names no folder")?;
-        let (_, folder) =
-            url.split_once(&format!("/{}/", store.container)).context("the folder is in another container")?;
+        let folder = folder(&store.container, evidence)?;
         let dir = TempDir::new()?;
         let fetch = async |name: &str| {
             let blob = azurite.blob(&store.container, &format!("{folder}/{name}")).await;
@@ -69,6 +101,16 @@ impl Bag {
         Ok(String::from_utf8_lossy(&self.bytes(name)?).into_owned())
     }
 
+    /// The files that its manifests name.
+    pub fn listed(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for manifest in ["tagmanifest-sha256.txt", "manifest-sha256.txt"] {
+            let lines = std::fs::read_to_string(self.dir.path().join(manifest))?;
+            names.extend(lines.lines().filter_map(|line| Some(line.split_once("  ")?.1.to_owned())));
+        }
+        Ok(names)
+    }
+
     /// Expects that an artifact came as a whole, by this way.
     pub fn is_whole(&self, name: &str, source: &str) -> Result<()> {
         let artifact = self.artifact(name)?;
@@ -76,6 +118,31 @@ impl Bag {
         ensure!(artifact["source"] == source, "{artifact}");
         Ok(())
     }
+}
+
+/// The name of a folder in its container, which Azurite has below an account.
+pub fn folder<'a>(container: &str, evidence: &'a EvidenceResult) -> Result<&'a str> {
+    let url = evidence.url.as_deref().context("the status names no folder")?;
+    // https:, nothing, the host, the account, the container, the folder.
+    let parts: Vec<&str> = url.splitn(6, '/').collect();
+    match parts.as_slice() {
+        [_, _, _, _, found, folder] if *found == container => Ok(folder),
+        _ => bail!("the folder is not in container {container}: {url}"),
+    }
+}
+
+/// Downloads all that is in a folder, as `az storage blob download-batch` does.
+pub async fn download(azurite: &Azurite, container: &str, folder: &str, into: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for blob in azurite.list(container, &format!("{folder}/")).await {
+        let name = blob.strip_prefix(folder).unwrap_or(&blob).trim_start_matches('/').to_owned();
+        let path = into.join(&name);
+        std::fs::create_dir_all(path.parent().context("no folder")?)?;
+        let bytes = azurite.blob(container, &blob).await.with_context(|| format!("{blob} is not there"))?;
+        std::fs::write(path, bytes)?;
+        names.push(name);
+    }
+    Ok(names)
 }
 
 async fn sha256sum(dir: &Path, list: &str) -> Result<()> {

@@ -58,6 +58,25 @@ impl Scenario {
         Ok(store)
     }
 
+    /// The store of a manifest that is meant for Azure: of its name and its container, with Azurite in the place of the account, and a signature in the
+    /// place of an identity.
+    pub async fn store_like(&self, manifest: &str) -> Result<TestStore> {
+        let azurite = azurite().await?;
+        let mut object: EvidenceStore = serde_saphyr::from_str(manifest).context("this is no evidence store")?;
+        let name = object.name_any();
+        let blob = &mut object.spec.azure_blob;
+        let container = blob.container.clone();
+        azurite.create_container(&container).await;
+        blob.endpoint = azurite.endpoint();
+        blob.ca_bundle = Some(azurite.pki.ca.clone());
+        blob.auth = serde_json::from_value(json!({ "sas": { "secretRef": { "name": name } } }))?;
+        object.labels_mut().insert(TEST_LABEL.to_owned(), self.namespace.clone());
+        let store = TestStore { client: self.env.client.clone(), test: self.namespace.clone(), name, container };
+        store.api().create(&PostParams::default(), &object).await.context("cannot create the evidence store")?;
+        store.sign(Sas::new(&store.container).sign()).await?;
+        Ok(store)
+    }
+
     /// The name of a container of this test alone.
     pub fn container(&self, name: &str) -> String {
         format!("{}-{name}", self.namespace)
@@ -74,7 +93,7 @@ impl Scenario {
     }
 
     /// Removes the stores of this test, and their Secrets.
-    pub(crate) async fn remove_stores(&self) -> Result<()> {
+    pub async fn remove_stores(&self) -> Result<()> {
         let mine = ListParams::default().labels(&format!("{TEST_LABEL}={}", self.namespace));
         let client = &self.env.client;
         let (stores, secrets): (Api<EvidenceStore>, Api<Secret>) =

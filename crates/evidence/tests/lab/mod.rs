@@ -5,7 +5,6 @@
 pub(crate) mod bagit;
 pub(crate) mod entra;
 pub(crate) mod folders;
-pub(crate) mod proxy;
 pub(crate) mod sources;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -14,7 +13,7 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tempfile::TempDir;
 use tokio::time::Instant;
-pub(crate) use tourniquet_azurite::{ACCOUNT, Azurite, Sas};
+pub(crate) use tourniquet_azurite::{Azurite, Sas, proxy};
 use tourniquet_evidence::store::{Ended, PutOptions, Received, Stored, Verdict};
 use tourniquet_evidence::{Auth, Store, StoreConfig, Trouble};
 

@@ -3,6 +3,8 @@
 #![allow(clippy::print_stdout, reason = "what it shows is its result")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "as in the tests: a failed expectation ends it")]
 
+mod evidence;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,14 +24,20 @@ use tourniquet_e2e::{Hops, Scenario, responses, until};
 
 const SHOP: &str = "shop";
 const EXAMPLE_IMAGE: &str = "docker.io/library/busybox:1.37";
+/// The responses, in the order of their creation.
+const ISOLATION: &str = "isolate-pod.yaml";
+const COLLECTION: &str = "collect-evidence.yaml";
+const COMMAND: &str = "run-command.yaml";
 const SECOND: Duration = Duration::from_secs(1);
 /// Cilium gives a pod its new identity within 35 s, and a policy that it skipped meanwhile within two minutes.
 const SETTLED: Duration = Duration::from_secs(180);
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let examples = std::env::args_os().nth(1).map(PathBuf::from).unwrap_or_else(|| "examples".into());
-    match demo(&examples).await {
+    let mut arguments = std::env::args_os().skip(1);
+    let examples = arguments.next().map(PathBuf::from).unwrap_or_else(|| "examples".into());
+    let evidence = evidence::place(arguments.next());
+    match demo(&examples, &evidence).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\nThe demo failed: {error:#}");
@@ -38,7 +46,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn demo(examples: &Path) -> Result<()> {
+async fn demo(examples: &Path, evidence: &Path) -> Result<()> {
     let env = Environment::read().await?;
     let namespaces: Api<Namespace> = Api::all(env.client.clone());
     if namespaces.get_opt(SHOP).await?.is_some() {
@@ -47,15 +55,18 @@ async fn demo(examples: &Path) -> Result<()> {
         );
     }
     let shop = Scenario { env: std::sync::Arc::new(env.clone()), namespace: SHOP.to_owned() };
-    let shown = show(&shop, examples).await;
+    let shown = show(&shop, examples, evidence).await;
     // Also when it failed, and whatever it had come to.
-    let manifest = examples.join("isolate-pod.yaml").display().to_string();
-    let _ = env.kubectl_output(&["delete", "--ignore-not-found", "--timeout=90s", "--filename", &manifest]).await;
+    for response in [COMMAND, COLLECTION, ISOLATION] {
+        let manifest = examples.join(response).display().to_string();
+        let _ = env.kubectl_output(&["delete", "--ignore-not-found", "--timeout=90s", "--filename", &manifest]).await;
+    }
+    let _ = shop.remove_stores().await;
     let _ = namespaces.delete(SHOP, &DeleteParams::background()).await;
     shown
 }
 
-async fn show(shop: &Scenario, examples: &Path) -> Result<()> {
+async fn show(shop: &Scenario, examples: &Path, folder: &Path) -> Result<()> {
     let env = &shop.env;
     title("A shop of two pods, web and db, and nothing else");
     let text = std::fs::read_to_string(examples.join("shop.yaml")).context("cannot read examples/shop.yaml")?;
@@ -77,12 +88,12 @@ async fn show(shop: &Scenario, examples: &Path) -> Result<()> {
     // With agents they follow after a minute.
     let policies = (!env.agents).then(|| watch_policies(&env.client));
     let hops = env.agents.then(|| Hops::watch(&env.client));
-    let manifest = examples.join("isolate-pod.yaml").display().to_string();
-    println!("$ kubectl apply -f examples/isolate-pod.yaml");
+    let manifest = examples.join(ISOLATION);
+    println!("$ kubectl apply -f examples/{ISOLATION}");
     let created = Timestamp::now();
-    print!("{}", env.kubectl_output(&["apply", "--filename", &manifest]).await?);
+    print!("{}", env.kubectl_output(&["apply", "--filename", &manifest.display().to_string()]).await?);
     let answered = Timestamp::now();
-    let response = response(&env.client, examples).await?;
+    let response = env_response(&env.client, &read(&manifest)?).await?;
     let uid = response.uid().context("no UID")?;
 
     let contained = until("Contained is True", SETTLED, async || {
@@ -129,24 +140,49 @@ async fn show(shop: &Scenario, examples: &Path) -> Result<()> {
     .await?;
     print_response(env, &response).await?;
 
-    title("The alert was handled: the resource is deleted");
-    println!("$ kubectl delete -f examples/isolate-pod.yaml");
+    let collected = if env.azurite { Some(evidence::collect(shop, examples, folder).await?) } else { None };
+    if collected.is_none() {
+        title("Evidence is left out: there is no Azure Blob storage here that the demo may use");
+        println!(
+            "With a store of yours: kubectl apply -f examples/evidence-store.yaml, then -f examples/{COLLECTION}."
+        );
+    }
+    evidence::run(shop, examples, &web).await?;
+
+    title("The alert was handled: the resources are deleted, the isolation last");
+    let mut uids = Vec::new();
+    for file in [COMMAND, COLLECTION].into_iter().filter(|file| *file == COMMAND || collected.is_some()) {
+        let manifest = examples.join(file);
+        uids.push(env_response(&env.client, &read(&manifest)?).await?.uid().context("no UID")?);
+        delete(env, &manifest).await?;
+    }
+    inbound.none_answered(contained, Timestamp::now())?;
+    outbound.none_answered(contained, Timestamp::now())?;
+    ensure!(!evidence::marked(shop, &web).await?, "the command was not undone");
+    println!("The command was undone by its own undo, and web is still cut off: {ISOLATION} holds it.");
     let deleted = Timestamp::now();
-    print!("{}", env.kubectl_output(&["delete", "--timeout=90s", "--filename", &manifest]).await?);
+    delete(env, &manifest).await?;
     let answered_in = inbound.answered(deleted, SETTLED).await?.end;
     let answered_out = outbound.answered(deleted, SETTLED).await?.end;
     println!("Traffic is back, in both directions.");
 
     title("What is left of it");
-    let left = traces(env, &uid).await?;
-    ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+    uids.push(uid);
+    for uid in &uids {
+        let left = traces(env, uid).await?;
+        ensure!(left.is_empty(), "left behind: {}", left.join(", "));
+    }
     let after = Snapshot::take(&env.client, |_| true).await?;
     let difference = before.diff(&after);
     ensure!(difference.is_empty(), "the cluster is not what it was:\n{difference}");
-    println!("Nothing: {} objects before, {} after, no difference.", before.len(), after.len());
+    println!("In the cluster nothing: {} objects before, {} after, no difference.", before.len(), after.len());
+    if let Some(collected) = &collected {
+        collected.stays().await?;
+        println!("In the store the evidence: that stays.");
+    }
     println!("Left out of the comparison:");
     println!("  {FIELDS_LEFT_OUT};");
-    println!("  the namespaces of operator and agents, and the responses themselves;");
+    println!("  the namespaces of operator and agents, the responses themselves and the evidence store;");
     for (kind, why) in LEFT_OUT {
         println!("  {kind}: {why}");
     }
@@ -160,6 +196,9 @@ async fn show(shop: &Scenario, examples: &Path) -> Result<()> {
     println!("  created -> reported as contained                 {}", span(created, contained));
     println!("  deleted -> first accepted connection, to web     {}", span(deleted, answered_in));
     println!("  deleted -> first accepted connection, from web   {}", span(deleted, answered_out));
+    if let Some(collected) = &collected {
+        println!("  created -> evidence collected and sealed         {}", collected.measured);
+    }
     if let Some(moments) = moments {
         println!("Of created -> first refused connection, to web:");
         for (hop, milliseconds) in moments.hops(created, answered, refused_in) {
@@ -210,10 +249,17 @@ async fn print_response(env: &Environment, response: &IncidentResponse) -> Resul
     Ok(())
 }
 
-async fn response(client: &Client, examples: &Path) -> Result<IncidentResponse> {
-    let text = std::fs::read_to_string(examples.join("isolate-pod.yaml"))?;
-    let wanted: IncidentResponse = serde_saphyr::from_str(&text).context("examples/isolate-pod.yaml is no response")?;
-    env_response(client, &wanted).await
+async fn delete(env: &Environment, manifest: &Path) -> Result<()> {
+    let name = manifest.file_name().unwrap_or_default().display();
+    println!("$ kubectl delete -f examples/{name}");
+    let path = manifest.display().to_string();
+    print!("{}", env.kubectl_output(&["delete", "--timeout=90s", "--filename", &path]).await?);
+    Ok(())
+}
+
+fn read(manifest: &Path) -> Result<IncidentResponse> {
+    let text = std::fs::read_to_string(manifest)?;
+    serde_saphyr::from_str(&text).with_context(|| format!("{} is no response", manifest.display()))
 }
 
 async fn env_response(client: &Client, response: &IncidentResponse) -> Result<IncidentResponse> {

@@ -1,6 +1,7 @@
 //! A proxy in front of Azurite, with TLS of its own, that does to each request what a rule says.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,11 +15,11 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::{ACCOUNT, Azurite};
+use crate::{ACCOUNT, Azurite};
 
 /// What becomes of a request.
 #[derive(Clone, Debug)]
-pub(crate) enum Fate {
+pub enum Fate {
     Passes,
     /// Part of its body is read, then the connection is gone.
     CutMidway,
@@ -36,32 +37,32 @@ pub(crate) enum Fate {
 
 /// A request, as a rule sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub struct Seen {
     /// Counts from 0, requests that write only.
-    pub(crate) write: Option<usize>,
-    pub(crate) method: String,
+    pub write: Option<usize>,
+    pub method: String,
     /// The blob below the container.
-    pub(crate) blob: String,
+    pub blob: String,
     /// `block`, `blocklist`, `list` or nothing.
-    pub(crate) comp: String,
-    pub(crate) query: String,
+    pub comp: String,
+    pub query: String,
 }
 
 impl Seen {
-    pub(crate) fn is_block(&self) -> bool {
+    pub fn is_block(&self) -> bool {
         self.comp == "block"
     }
 
-    pub(crate) fn is_commit(&self) -> bool {
+    pub fn is_commit(&self) -> bool {
         self.comp == "blocklist"
     }
 }
 
-pub(crate) trait Rule: FnMut(&Seen) -> Fate + Send + 'static {}
+pub trait Rule: FnMut(&Seen) -> Fate + Send + 'static {}
 impl<F: FnMut(&Seen) -> Fate + Send + 'static> Rule for F {}
 
-pub(crate) struct Proxy {
-    port: u16,
+pub struct Proxy {
+    address: SocketAddr,
     accepting: JoinHandle<()>,
     shared: Arc<Shared>,
 }
@@ -76,12 +77,13 @@ struct Shared {
 }
 
 impl Proxy {
-    pub(crate) async fn start(azurite: &Azurite, rule: impl Rule) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+    /// On Azurite's own address, for which its certificate is.
+    pub async fn start(azurite: &Azurite, rule: impl Rule) -> Self {
+        let listener = TcpListener::bind(SocketAddr::new(azurite.address.ip(), 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
         let acceptor = azurite.pki.acceptor();
         let shared = Arc::new(Shared {
-            upstream: azurite.endpoint().replace(&format!("/{ACCOUNT}"), ""),
+            upstream: format!("https://{}", azurite.address),
             client: azurite.pki.client(),
             rule: Mutex::new(Box::new(rule)),
             done: Mutex::default(),
@@ -99,29 +101,31 @@ impl Proxy {
                 });
             }
         });
-        Self { port, accepting, shared }
+        Self { address, accepting, shared }
     }
 
-    pub(crate) fn endpoint(&self) -> String {
-        format!("https://127.0.0.1:{}/{ACCOUNT}", self.port)
+    pub fn endpoint(&self) -> String {
+        format!("https://{}/{ACCOUNT}", self.address)
     }
 
     /// From now on.
-    pub(crate) fn follow(&self, rule: impl Rule) {
+    pub fn follow(&self, rule: impl Rule) {
         *self.shared.rule.lock().unwrap() = Box::new(rule);
     }
 
     /// How often each blob was made, by requests that succeeded.
-    pub(crate) fn commits(&self) -> Vec<String> {
-        let done = self.shared.done.lock().unwrap();
-        done.iter()
-            .filter(|(seen, status)| seen.is_commit() && *status == 201)
-            .map(|(seen, _)| seen.blob.clone())
-            .collect()
+    pub fn commits(&self) -> Vec<String> {
+        let made = self.done().into_iter().filter(|(seen, status)| seen.is_commit() && *status == 201);
+        made.map(|(seen, _)| seen.blob).collect()
+    }
+
+    /// What was carried out, with the status of the answer.
+    pub fn done(&self) -> Vec<(Seen, u16)> {
+        self.shared.done.lock().unwrap().clone()
     }
 
     /// Requests that write, whatever became of them.
-    pub(crate) fn writes(&self) -> usize {
+    pub fn writes(&self) -> usize {
         *self.shared.writes.lock().unwrap()
     }
 }
@@ -216,17 +220,17 @@ impl Shared {
 }
 
 /// Everything passes.
-pub(crate) fn passes(_: &Seen) -> Fate {
+pub fn passes(_: &Seen) -> Fate {
     Fate::Passes
 }
 
 /// This, once, to the first request that is one of these; everything else passes.
-pub(crate) fn once(fate: Fate, which: impl Fn(&Seen) -> bool + Send + 'static) -> impl Rule {
+pub fn once(fate: Fate, which: impl Fn(&Seen) -> bool + Send + 'static) -> impl Rule {
     times(1, fate, which)
 }
 
 /// This, to the first so many requests that are of these; everything else passes.
-pub(crate) fn times(count: usize, fate: Fate, which: impl Fn(&Seen) -> bool + Send + 'static) -> impl Rule {
+pub fn times(count: usize, fate: Fate, which: impl Fn(&Seen) -> bool + Send + 'static) -> impl Rule {
     let mut left = count;
     move |seen: &Seen| {
         if left > 0 && which(seen) {
