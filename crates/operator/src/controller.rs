@@ -96,8 +96,8 @@ pub(crate) async fn run(
         }
     };
     let (publisher, cluster) = (Publisher::start(client.clone()), Cluster::new(client.clone()));
-    let stores = stores::start(client, cluster.clone(), settings.own_namespace.clone());
-    let tasks = Tasks::new(cluster.clone(), stores, cluster_name, changed.clone());
+    let stores = stores::start(client, cluster.clone(), settings.own_namespace.clone(), publisher.clone());
+    let tasks = Tasks::new(cluster.clone(), stores, responses.clone(), cluster_name, changed.clone());
     let prober = Prober::new(changed);
     let sweep = Sweep {
         cluster: cluster.clone(),
