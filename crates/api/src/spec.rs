@@ -462,7 +462,10 @@ pub struct Run {
     /// How long the command may take.
     #[serde(default = "one_minute")]
     pub timeout: Duration,
-    /// Where the whole output goes.
+    /// Where the whole of both outputs goes, apart from each other, up to 16 GiB each; without one only their ends are kept, in status.
+    ///
+    /// The command is never begun later for the store's sake. One that takes nothing for 10 s, or holds the command up for half of its timeout in all, gets
+    /// no more of it, and what is missing is said. The outputs of `undo.command` are not stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_ref: Option<StoreRef>,
     /// What to run on release.

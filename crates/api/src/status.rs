@@ -9,6 +9,9 @@ use crate::evidence_store::Immutability;
 use crate::schema;
 
 /// What has been done, what was seen of it, and what is still open.
+///
+/// At most 256 KiB. A response of which more could have to be kept is refused (`TooLarge`). What only explains gives way to that where it is too long: messages are cut,
+/// `connections.first` is shortened, and so are `residual` and `plan` at their ends. What undo needs, digests, exit codes and the ends of outputs never do.
 #[derive(JsonSchema, Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IncidentResponseStatus {
@@ -21,7 +24,7 @@ pub struct IncidentResponseStatus {
     /// When the response releases itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<Time>,
-    /// Accepted, Ready, Contained, Reconciling, Stalled, Reverted and EvidenceIntact.
+    /// Accepted, Ready, Contained, Reconciling, Stalled, Reverted, EvidenceIntact and ReleaseRecorded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
@@ -184,6 +187,7 @@ macro_rules! plain_string_schema {
 plain_string_schema!(
     ContainmentState: "Pending, Cut, Lifted, PodGone, Failed or Unknown; further values may come.",
     Immutability: "Verified, Absent or Unknown; further values may come.",
+    Outputs: "Storing, Stored, Incomplete or NotStored; further values may come.",
     Outcome: "Pending, Running, Done, Partial, Failed, Skipped, Unknown or Undone; further values may come.",
     Assurance: "None, Accepted, EngineReported, KernelVerified or Probed; further values may come.",
     Answer: "Answered, Refused, TimedOut or Unreachable; further values may come.",
@@ -345,18 +349,45 @@ pub struct RunResult {
     /// The exit code; absent when nobody can know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// The end of the standard output.
+    /// The end of the standard output, at most 4 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout_tail: Option<String>,
-    /// The end of the standard error.
+    /// The end of the standard error, at most 4 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stderr_tail: Option<String>,
-    /// The digest of the whole output.
+    /// What has become of the whole outputs, where they were to be stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs: Option<Outputs>,
+    /// The digest of the sealed record, which has those of both outputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Where the whole output lies.
+    /// Where the whole outputs lie, with their record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+}
+
+impl RunResult {
+    /// Whether its outputs are still on their way into the store.
+    #[must_use]
+    pub fn is_storing(&self) -> bool {
+        self.outputs == Some(Outputs::Storing)
+    }
+}
+
+/// What has become of the whole outputs of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub enum Outputs {
+    /// They are being stored; the command has ended.
+    Storing,
+    /// Both are stored whole, and their record is sealed.
+    Stored,
+    /// The record is sealed, and says what is missing.
+    Incomplete,
+    /// No record is sealed. What is stored all the same says itself that it is unfinished.
+    NotStored,
+    /// What a newer operator may say.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The evidence collected from one target.

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use futures::io::AsyncRead;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DynamicObject, ListParams, LogParams};
+use kube::client::Body;
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
 
@@ -143,6 +146,48 @@ impl Cluster {
             }
         }
         Ok(owners)
+    }
+
+    /// What owns a pod, and what owns that, the nearest first, by what each says of its owner; and why it is not known any further, where it is not.
+    pub async fn owners(&self, pod: &Pod) -> (Vec<OwnerReference>, Option<String>) {
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let mut owners: Vec<OwnerReference> = Vec::new();
+        let mut references = pod.metadata.owner_references.clone().unwrap_or_default();
+        while let Some(owner) = references.into_iter().find(|owner| owner.controller == Some(true)) {
+            let (kind, name) = (owner.kind.clone(), owner.name.clone());
+            owners.push(owner.clone());
+            if owners.len() == OWNERS {
+                return (owners, Some(format!("owners were followed no further than {OWNERS}")));
+            }
+            references = match self.workload(&namespace, &kind, &name).await {
+                Ok(Some(found)) if found.metadata.uid.as_ref() == Some(&owner.uid) => {
+                    found.metadata.owner_references.unwrap_or_default()
+                }
+                Ok(_) => return (owners, Some(format!("what owns {kind} {namespace}/{name} could not be seen"))),
+                Err(error) => return (owners, Some(error.to_string())),
+            };
+        }
+        (owners, None)
+    }
+
+    /// The API server's clock less ours, by the time in its answer, which has whole seconds; and how far that may be wrong.
+    ///
+    /// # Errors
+    /// When the API server cannot be asked, or its answer has no time.
+    pub async fn clock(&self) -> Result<(SignedDuration, SignedDuration), Error> {
+        let failed = |cause| Error::request("read the clock of", "the API server", cause);
+        let request = http::Request::get("/version").body(Body::empty());
+        let request = request.map_err(|error| failed(Cause::Transport(error.to_string())))?;
+        let asked = Timestamp::now();
+        let answer = within(self.client.send(request)).await.map_err(failed)?;
+        let answered = Timestamp::now();
+        let date = answer.headers().get(http::header::DATE).and_then(|date| date.to_str().ok());
+        let theirs = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+        let theirs = theirs.ok_or_else(|| failed(Cause::Transport("its answer has no time".to_owned())))?;
+        let way = answered.duration_since(asked) / 2;
+        // Somewhere within that second.
+        let second = SignedDuration::from_millis(500);
+        Ok((theirs.timestamp().duration_since(asked + way) + second, second + way))
     }
 
     /// The events about a pod, as stored: the API server keeps them for about an hour.

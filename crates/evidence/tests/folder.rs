@@ -35,15 +35,15 @@ async fn a_folder_is_a_bag_that_sha256sum_and_bagit_accept() {
     let sealed = folder.seal(facts()).await.unwrap();
     assert_eq!(folder.state().await, State::Sealed);
     assert_eq!((sealed.done, sealed.total, sealed.bytes), (3, 3, 5_000_008));
-    folder
-        .add_release(&Release {
-            released_at: Timestamp::now(),
-            released_by: Some("ana".to_owned()),
-            reason: "Released".to_owned(),
-            undone: vec![],
-        })
-        .await
-        .unwrap();
+    let release = Release {
+        released_at: Timestamp::now(),
+        released_by: Some("field manager kubectl".to_owned()),
+        reason: "Released".to_owned(),
+        undone: vec![],
+    };
+    for _ in 0..2 {
+        Folder::add_release(&lab.store(), &place(), &release).await.expect("the first one stays, and that is no error");
+    }
 
     let dir = lab.download(&place().path()).await;
     let verified = Command::new("sha256sum")
@@ -98,6 +98,8 @@ async fn the_record_tells_what_was_collected_and_how_it_ended() {
     folder.add(plan("e"), falls_silent(vec![]), report(), cancelled).await;
     folder.add_failed(plan("f"), "the pod is gone".to_owned()).await;
     folder.add(plan("g"), b"abc".as_slice(), async { lies }, bounds()).await;
+    let more = SourceReport { truncated: Some("the folder has more entries".to_owned()), ..SourceReport::default() };
+    folder.add(plan("h"), b"abc".as_slice(), async { more }, bounds()).await;
     folder.seal(facts()).await.unwrap();
 
     let record = record(&lab).await;
@@ -126,6 +128,8 @@ async fn the_record_tells_what_was_collected_and_how_it_ended() {
                 )),
                 Some(3)
             ),
+            // The source says that there was more.
+            ("h", Outcome::Truncated, Some(3)),
         ]
     );
     assert!(!record.complete);
@@ -200,8 +204,8 @@ async fn nothing_is_added_to_a_finished_folder_but_its_release() {
         reason: "Released".to_owned(),
         undone: vec![],
     };
-    reopened.add_release(&release("ana")).await.unwrap();
-    reopened.add_release(&release("ben")).await.unwrap();
+    Folder::add_release(&lab.store(), &place(), &release("ana")).await.unwrap();
+    Folder::add_release(&lab.store(), &place(), &release("ben")).await.unwrap();
     let dir = lab.download(&place().path()).await;
     assert!(std::fs::read_to_string(dir.path().join("release.json")).unwrap().contains("ana"));
     lab::bagit::accepts(dir.path());

@@ -66,7 +66,7 @@ async fn a_program_that_failed_makes_what_just_ended_broken() {
     let lab = Lab::new().await;
     let verdict = |_| async {
         let metadata = BTreeMap::from([("artifact".to_owned(), "abc".to_owned())]);
-        Verdict { broken: Some("exit status 2: é".to_owned()), metadata }
+        Verdict { broken: Some("exit status 2: é".to_owned()), metadata, ..Verdict::default() }
     };
     let stored = lab.store().put("failed", b"half".as_slice(), verdict, options()).await.unwrap();
     assert_eq!(stored.ended, Ended::Broken("exit status 2: é".to_owned()));

@@ -137,8 +137,8 @@ async fn act(
         }
     };
     let (publisher, cluster) = (Publisher::start(client.clone()), Cluster::new(client.clone()));
-    let stores = stores::start(client, cluster.clone(), settings.own_namespace.clone());
-    let tasks = Tasks::new(cluster.clone(), stores, &options.cluster_name, changed.clone());
+    let stores = stores::start(client, cluster.clone(), settings.own_namespace.clone(), publisher.clone());
+    let tasks = Tasks::new(cluster.clone(), stores, responses.clone(), &options.cluster_name, changed.clone());
     let prober = Prober::new(changed);
     let sweep = Sweep {
         cluster: cluster.clone(),

@@ -19,7 +19,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::{Client, Resource, ResourceExt};
 use serde_json::json;
 use tokio::sync::mpsc;
-use tourniquet_api::IncidentResponse;
+use tourniquet_api::{EvidenceStore, IncidentResponse};
 use tourniquet_response::{About, LEFTOVER_UNDONE, Note, NoteType, ObjectRef};
 use tracing::{Instrument, info_span, warn};
 
@@ -44,8 +44,8 @@ const CLUSTER_SCOPED: &str = "default";
 pub(crate) struct Publisher(mpsc::Sender<Report>);
 
 struct Report {
-    /// The response, while there is one.
-    response: Option<ObjectReference>,
+    /// The response, or the evidence store, while there is one.
+    of: Option<ObjectReference>,
     note: Note,
 }
 
@@ -56,9 +56,9 @@ impl Publisher {
         tokio::spawn(async move {
             let mut events = Events { client, instance: instance(), remembered: HashMap::new() };
             while let Some(report) = reports.recv().await {
-                let response = report.response.clone().unwrap_or_default();
-                let name = [response.namespace.as_deref(), response.name.as_deref()].map(Option::unwrap_or_default);
-                let span = info_span!("response", response = name.join("/"), uid = response.uid);
+                let of = report.of.clone().unwrap_or_default();
+                let name = [of.namespace.as_deref(), of.name.as_deref()].map(Option::unwrap_or_default);
+                let span = info_span!("event", of = name.join("/"), kind = of.kind, uid = of.uid);
                 events.publish(report).instrument(span).await;
             }
         });
@@ -71,9 +71,18 @@ impl Publisher {
             let kind = (IncidentResponse::api_version(&()), IncidentResponse::kind(&()));
             let name = response.name.as_deref().unwrap_or_default();
             let of = reference((&kind.0, &kind.1), response.namespace.as_deref(), name, response.uid.as_deref());
-            if let Err(error) = self.0.try_send(Report { response: Some(of), note }) {
+            if let Err(error) = self.0.try_send(Report { of: Some(of), note }) {
                 warn!(%error, "an event was dropped; the status says the same");
             }
+        }
+    }
+
+    /// Hands in what is to be published about an evidence store. Never waits.
+    pub(crate) fn publish_store(&self, name: &str, uid: &str, note: Note) {
+        let kind = (EvidenceStore::api_version(&()), EvidenceStore::kind(&()));
+        let of = reference((&kind.0, &kind.1), None, name, Some(uid));
+        if let Err(error) = self.0.try_send(Report { of: Some(of), note }) {
+            warn!(%error, "an event was dropped; the status says the same");
         }
     }
 
@@ -86,7 +95,7 @@ impl Publisher {
             note: what.to_owned(),
             about: About::Object(object.clone()),
         };
-        if let Err(error) = self.0.try_send(Report { response: None, note }) {
+        if let Err(error) = self.0.try_send(Report { of: None, note }) {
             warn!(%error, "an event was dropped; the log says the same");
         }
     }
@@ -118,9 +127,9 @@ struct Events {
 
 impl Events {
     async fn publish(&mut self, report: Report) {
-        let Report { response, note } = report;
+        let Report { of, note } = report;
         let now = Timestamp::now();
-        let key = (note.clone(), response.as_ref().and_then(|response| response.uid.clone()));
+        let key = (note.clone(), of.as_ref().and_then(|of| of.uid.clone()));
         if self.remembered.len() >= REMEMBERED {
             self.remembered.retain(|_, event| is_counted(event, now));
         }
@@ -130,7 +139,7 @@ impl Events {
         let before = self.remembered.get(&key).filter(|event| is_counted(event, now));
         let sent = match before {
             Some(event) => self.count(event, now).await,
-            None => self.create(&event(&note, response, &self.instance, now)).await,
+            None => self.create(&event(&note, of, &self.instance, now)).await,
         };
         match sent {
             Ok(event) => drop(self.remembered.insert(key, event)),
@@ -177,12 +186,12 @@ fn is_counted(event: &Event, now: Timestamp) -> bool {
     last.is_some_and(|last| now.duration_since(last) < COUNTED)
 }
 
-fn event(note: &Note, response: Option<ObjectReference>, instance: &str, now: Timestamp) -> Event {
+fn event(note: &Note, of: Option<ObjectReference>, instance: &str, now: Timestamp) -> Event {
     let (regarding, related) = match &note.about {
-        About::Response => (response.unwrap_or_default(), None),
+        About::Response => (of.unwrap_or_default(), None),
         About::Object(object) => {
             let kind = (object.kind.api_version(), object.kind.as_str());
-            (reference(kind, object.namespace.as_deref(), &object.name, object.uid.as_deref()), response)
+            (reference(kind, object.namespace.as_deref(), &object.name, object.uid.as_deref()), of)
         }
     };
     let namespace = regarding.namespace.clone().unwrap_or_else(|| CLUSTER_SCOPED.to_owned());

@@ -9,7 +9,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::channel::mpsc::{self, UnboundedSender};
@@ -26,6 +26,7 @@ use tourniquet_cluster::{Cluster, Error, SecretValue, Written};
 use tourniquet_evidence::Trouble;
 use tracing::{Instrument, debug, info, info_span, warn};
 
+use crate::events::Publisher;
 use crate::pause::{self, Pauses};
 use crate::triggers::{NOT_SERVED, not_served};
 use open::{Opened, open};
@@ -49,15 +50,16 @@ struct Context {
     /// Where the Secrets are: the operator's own namespace.
     namespace: String,
     stores: Stores,
+    publisher: Publisher,
     pauses: Pauses,
     again: UnboundedSender<ObjectRef<Stored>>,
 }
 
 /// Starts to keep the condition of each evidence store true, for as long as the operator runs.
-pub(crate) fn start(client: Client, cluster: Cluster, namespace: String) -> Stores {
+pub(crate) fn start(client: Client, cluster: Cluster, namespace: String, publisher: Publisher) -> Stores {
     let stores = Stores::default();
     let (again, asked) = mpsc::unbounded();
-    let context = Context { cluster, namespace, stores: stores.clone(), pauses: Pauses::default(), again };
+    let context = Context { cluster, namespace, stores: stores.clone(), publisher, pauses: Pauses::default(), again };
     tokio::spawn(run(client, asked, Arc::new(context)));
     stores
 }
@@ -135,9 +137,19 @@ impl Context {
         }
         let (generation, now) = (stored.meta().generation, jiff::Timestamp::now());
         let about = stored.0.as_ref().ok().map(|store| &store.spec.azure_blob);
-        let decide = |before: &EvidenceStoreStatus| report::status(before, about, generation, &outcome, now);
+        let note = Mutex::new(None);
+        let decide = |before: &EvidenceStoreStatus| {
+            let after = report::status(before, about, generation, &outcome, now);
+            *note.lock().unwrap_or_else(PoisonError::into_inner) = report::note(before, &after);
+            after
+        };
         Ok(Action::requeue(match self.cluster.write_store_status(name, uid, decide).await? {
-            Written::Done(()) => report::pause(&outcome, failures),
+            Written::Done(()) => {
+                if let Some(note) = note.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                    self.publisher.publish_store(name, uid, note);
+                }
+                report::pause(&outcome, failures)
+            }
             // Others change it as fast as it is written; or it is gone, and then this comes to nothing.
             Written::Stale => AFTER_A_FAULT,
         }))

@@ -3,23 +3,37 @@
 //! What is begun here is in the stored status before. What was begun stays in the table until its response is gone, so that nothing is begun
 //! twice by one instance; that another one does not begin it again is decided in `tourniquet-response`, by the instance's name.
 
+mod case;
 mod collect;
 mod command;
+mod release;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use kube::runtime::reflector;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tourniquet_cluster::{Cluster, ContainerRef};
-use tourniquet_response::{ObjectRef, Progress, TaskKey, TaskReport, TaskSeen, TaskState, Work};
+use tourniquet_response::{Custody, ObjectRef, Progress, TaskKey, TaskReport, TaskSeen, TaskState, Work};
 use tracing::{Instrument, info, info_span};
 
 use crate::stores::Stores;
+use crate::triggers::Stored;
 
+/// Artifacts that are stored at the same time, of all collections: each has at most four blocks of 4 MiB under way, and the operator 256 MiB in all.
+const UPLOADS: usize = 6;
+/// Outputs of commands that are stored at the same time, beside them: one that comes slowly must not keep others from being collected.
+const STREAMS: usize = 4;
 /// How often the progress of a task is a reason to write a status.
 const PROGRESS: Duration = Duration::from_secs(5);
+
+/// Told how far a task has come.
+type Report = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// Called with a response's UID when one of its tasks has come further.
 type Changed = Arc<dyn Fn(&str) + Send + Sync>;
@@ -30,6 +44,9 @@ pub(crate) struct Tasks {
     table: Arc<Mutex<BTreeMap<TaskKey, Task>>>,
     cluster: Cluster,
     stores: Stores,
+    responses: reflector::Store<Stored>,
+    uploads: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
     /// How the cluster is called in evidence.
     cluster_name: Arc<str>,
     changed: Changed,
@@ -52,6 +69,7 @@ impl Tasks {
     pub(crate) fn new(
         cluster: Cluster,
         stores: Stores,
+        responses: reflector::Store<Stored>,
         cluster_name: &str,
         changed: impl Fn(&str) + Send + Sync + 'static,
     ) -> Self {
@@ -62,6 +80,9 @@ impl Tasks {
             table: Arc::default(),
             cluster,
             stores,
+            responses,
+            uploads: Arc::new(Semaphore::new(UPLOADS)),
+            streams: Arc::new(Semaphore::new(STREAMS)),
             cluster_name: cluster_name.into(),
             changed: Arc::new(changed),
             instance,
@@ -89,35 +110,64 @@ impl Tasks {
         let span =
             info_span!("task", response_uid = key.response, action = key.action, undo = key.undo, target = %object);
         let task = async move {
+            let (cx, of) = (tasks.clone(), key.clone());
+            let report: Report = Arc::new(move |progress| cx.progress(&of, progress));
             let report = match work {
                 Work::Collection(collection) => {
-                    let (cx, of) = (tasks.clone(), key.clone());
                     let collecting = collect::Collecting {
-                        cluster: &tasks.cluster,
-                        stores: &tasks.stores,
-                        cluster_name: &tasks.cluster_name,
-                        object: &object,
-                        key: &key,
+                        case: tasks.case(&object, &key, &collection.custody),
                         collection: &collection,
+                        uploads: &tasks.uploads,
                         end: &end,
-                        report: Arc::new(move |progress| cx.progress(&of, progress)),
+                        report,
                     };
                     TaskReport::Collection(Box::pin(collecting.run()).await)
                 }
                 Work::Command(command) => {
                     let place = ContainerRef {
-                        namespace: object.namespace.unwrap_or_default(),
-                        pod: object.name,
-                        pod_uid: object.uid.unwrap_or_default(),
+                        namespace: object.namespace.clone().unwrap_or_default(),
+                        pod: object.name.clone(),
+                        pod_uid: object.uid.clone().unwrap_or_default(),
                         container: command.container.clone(),
                         container_id: command.container_id.clone(),
                     };
-                    TaskReport::Command(command::run(&tasks.cluster, &place, &command, &end).await)
+                    let running = command::Running {
+                        cluster: &tasks.cluster,
+                        place: &place,
+                        command: &command,
+                        case: command.custody.as_deref().map(|custody| tasks.case(&object, &key, custody)),
+                        streams: &tasks.streams,
+                        end: &end,
+                        report,
+                    };
+                    TaskReport::Command(Box::pin(running.run()).await)
+                }
+                Work::Release(release) => {
+                    let recording = release::Recording {
+                        stores: &tasks.stores,
+                        cluster_name: &tasks.cluster_name,
+                        key: &key,
+                        release: &release,
+                        end: &end,
+                    };
+                    TaskReport::Release(Box::pin(recording.run()).await)
                 }
             };
             tasks.ended(&key, report);
         };
         tokio::spawn(task.instrument(span));
+    }
+
+    fn case<'a>(&'a self, object: &'a ObjectRef, key: &'a TaskKey, custody: &'a Custody) -> case::Case<'a> {
+        case::Case {
+            cluster: &self.cluster,
+            stores: &self.stores,
+            responses: &self.responses,
+            cluster_name: &self.cluster_name,
+            object,
+            key,
+            custody,
+        }
     }
 
     /// Ends a task before its end.
@@ -142,7 +192,7 @@ impl Tasks {
         {
             // What waits for it waits no longer.
             let volatile = now.volatile_done && !progress.as_ref().is_some_and(|before| before.volatile_done);
-            is_news = volatile || task.told.elapsed() >= PROGRESS;
+            is_news = volatile || now.command.is_some() || task.told.elapsed() >= PROGRESS;
             *progress = Some(now);
             if is_news {
                 task.told = Instant::now();
@@ -157,6 +207,7 @@ impl Tasks {
         match &report {
             TaskReport::Command(report) => info!(ended = ?report.ended, "command ended"),
             TaskReport::Collection(report) => info!(?report, "collection ended"),
+            TaskReport::Release(report) => info!(?report, "what is said of the release in its folders is over"),
         }
         if let Some(task) = self.lock().get_mut(key) {
             task.state = TaskState::Ended(report);

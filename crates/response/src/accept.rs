@@ -11,6 +11,7 @@ use self::wanted::Wanted;
 pub(crate) use self::wanted::{containers, describe};
 use crate::action::{self, Asked, Refusal};
 use crate::effect::Kind;
+use crate::pass;
 use crate::settings::Settings;
 use crate::status;
 use crate::world::{Read, Unread, World};
@@ -59,7 +60,13 @@ pub(crate) fn decide(response: &IncidentResponse, world: &World, settings: &Sett
     reads.extend(namespace.map(|namespace| Read::AdmissionBackends { namespace: namespace.to_owned() }));
     world.require(reads)?;
     match wanted.found(world)? {
-        Ok(found) => refuse_actions(spec, &found, world),
+        Ok(found) => Ok(match refuse_actions(spec, &found, world)? {
+            Decision::Accepted(targets) => match pass::too_large(response, &targets) {
+                Some(message) => refuse("TooLarge", message),
+                None => Decision::Accepted(targets),
+            },
+            refused => refused,
+        }),
         Err(refusal) => Ok(refusal.into()),
     }
 }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use tourniquet_api::{
     Action, Assurance, Change, Connections, EvidenceResult, IncidentResponseSpec, Outcome, PinnedTarget, Probe,
-    Residual, RunResult, TargetResult, Verb,
+    Residual, RunResult, StoreRef, TargetResult, Verb,
 };
 
 use crate::collect::COLLECT;
@@ -18,7 +18,7 @@ use crate::label::LABEL;
 use crate::run::RUN;
 use crate::settings::Agents;
 use crate::target;
-use crate::task::TaskKey;
+use crate::task::{Custody, TaskKey};
 use crate::world::{Read, Unread, World};
 
 /// Every action that is built. RBAC, acceptance and dispatch derive from this list.
@@ -159,6 +159,17 @@ impl<'a> Context<'a> {
             action: self.action.map_or("", Action::effective_name).to_owned(),
             target: self.target.uid.clone(),
             undo,
+        }
+    }
+
+    /// Where evidence of this target goes, and what its record says of the circumstances.
+    pub(crate) fn custody(&self, store: &StoreRef) -> Custody {
+        Custody {
+            store: store.name.clone(),
+            node: self.target.node.clone(),
+            response: self.response_name.to_owned(),
+            incident: self.spec.and_then(|spec| spec.incident.clone()).unwrap_or_default(),
+            requested_by: self.spec.and_then(|spec| spec.requested_by.clone()),
         }
     }
 

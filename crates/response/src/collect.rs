@@ -149,14 +149,10 @@ fn asked<'a>(cx: &Context<'a>) -> Option<&'a Collect> {
 
 fn collection(cx: &Context<'_>, collect: &Collect, pod: &Pod) -> Collection {
     Collection {
-        store: collect.store_ref.name.clone(),
+        custody: cx.custody(&collect.store_ref),
         timeout: collect.timeout.get(),
         artifacts: artifacts::wanted(collect, pod, cx.agents.is_some()),
-        node: cx.target.node.clone(),
         agents: cx.agents.map(|agents| agents.namespace.clone()),
-        response: cx.response_name.to_owned(),
-        incident: cx.spec.and_then(|spec| spec.incident.clone()).unwrap_or_default(),
-        requested_by: cx.spec.and_then(|spec| spec.requested_by.clone()),
     }
 }
 

@@ -209,6 +209,7 @@ impl Effect {
             Self::Delete { .. } => "Delete",
             Self::Start { work: Work::Command(_), .. } => "Run",
             Self::Start { work: Work::Collection(_), .. } => "Collect",
+            Self::Start { work: Work::Release(_), .. } => "RecordRelease",
             Self::Stop { .. } => "Stop",
         }
     }

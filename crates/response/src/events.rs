@@ -13,6 +13,7 @@ use tourniquet_api::{
 use crate::action::DRIFTED;
 use crate::conditions::{find, is_true};
 use crate::effect::{Kind, ObjectRef};
+use crate::pass::RELEASE_RECORDED;
 use crate::{pass, status, target, unreadable};
 
 /// The API server refuses an event with a longer note (Kubernetes 1.36, `pkg/apis/core/validation/events.go`).
@@ -27,6 +28,8 @@ const NOT_CONTAINED: &str = "NotContained";
 /// Something less than was asked for, on the response and on a target.
 pub(crate) const NOT_DONE: &str = "NotDone";
 pub(crate) const NOT_ISOLATED: &str = "NotIsolated";
+/// A folder of evidence was finished.
+const EVIDENCE_SEALED: &str = "EvidenceSealed";
 /// The isolation is in force.
 pub(crate) const CONTAINED: &str = "Contained";
 
@@ -42,7 +45,7 @@ pub enum NoteType {
 /// What an event is about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum About {
-    /// The response.
+    /// The response, or whichever resource of ours it is that something is noted of.
     Response,
     /// An object that it targets.
     Object(ObjectRef),
@@ -61,6 +64,14 @@ pub struct Note {
     pub note: String,
     /// The object under which it is shown.
     pub about: About,
+}
+
+impl Note {
+    /// One about the resource of ours itself, in one line and within what the API server takes.
+    #[must_use]
+    pub fn of_itself(type_: NoteType, reason: &str, action: &'static str, note: &str) -> Self {
+        Self { type_, reason: reason.to_owned(), action, note: bounded(note), about: About::Response }
+    }
 }
 
 /// What is worth an event in the change from a status to the one that was written after it.
@@ -84,6 +95,7 @@ pub fn notes(
     change.decision(&verbs.collect::<Vec<_>>().join(", "));
     change.in_force();
     change.in_place();
+    change.stored();
     change.still_open();
     change.release();
     change.notes
@@ -309,6 +321,35 @@ impl<'a> Change<'a> {
         }
     }
 
+    /// Evidence that was sealed: the digest of its record outside of the store, for whoever has to show later that nothing was changed in it. An event lasts
+    /// for about an hour, and whoever keeps events keeps this.
+    fn stored(&mut self) {
+        let (before, after) = (self.before, self.after);
+        for action in &after.actions {
+            let former = before.actions.iter().find(|before| before.name == action.name);
+            for now in &action.results {
+                let was = former.and_then(|former| result(former, &now.target_uid));
+                let Some((digest, url)) = sealed(now).filter(|_| was.is_none_or(|was| sealed(was).is_none())) else {
+                    continue;
+                };
+                let Some(target) = after.targets.iter().find(|target| target.uid == now.target_uid) else { continue };
+                let what = match &now.evidence {
+                    Some(evidence) => format!(
+                        "{} of {} artifacts of {} are stored whole",
+                        evidence.artifacts_done,
+                        evidence.artifacts_total,
+                        target::describe(target)
+                    ),
+                    None => format!("the outputs of a command in {} are stored", target::describe(target)),
+                };
+                let note = format!("{}: {what}; SHA-256 of the record {digest}; {url}", action.name);
+                self.on_response(NoteType::Normal, EVIDENCE_SEALED, "Collect", &note);
+                let note = format!("Evidence of {}, {note}", self.by);
+                self.on_target(target, NoteType::Normal, EVIDENCE_SEALED, "Collect", &note);
+            }
+        }
+    }
+
     /// High residuals that are new, or say something new.
     fn still_open(&mut self) {
         let same = |one: &Residual, other: &Residual| one.code == other.code && one.message == other.message;
@@ -340,6 +381,9 @@ impl<'a> Change<'a> {
                 _ => {}
             }
         }
+        if let Some(not_recorded) = self.turned(RELEASE_RECORDED, "False") {
+            self.on_response(NoteType::Warning, "ReleaseNotRecorded", "Release", &not_recorded.message);
+        }
         if let Some(reverted) = self.turned("Reverted", "True") {
             let contained = find(&self.after.conditions, "Contained");
             let held = contained.filter(|contained| contained.reason == "HeldByOther");
@@ -359,6 +403,13 @@ impl<'a> Change<'a> {
         find(&self.after.conditions, "Reverted")
             .is_some_and(|reverted| !matches!(reverted.reason.as_str(), "WaitingForHolder" | "CannotObserve"))
     }
+}
+
+/// The digest of a sealed record, and where it lies.
+fn sealed(result: &TargetResult) -> Option<(&str, &str)> {
+    let collected = result.evidence.as_ref().map(|evidence| (&evidence.record_digest, &evidence.url));
+    let (digest, url) = collected.or(result.run.as_ref().map(|run| (&run.digest, &run.url)))?;
+    Some((digest.as_deref()?, url.as_deref().unwrap_or_default()))
 }
 
 fn result<'a>(action: &'a ActionStatus, target_uid: &str) -> Option<&'a TargetResult> {

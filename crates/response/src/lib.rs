@@ -13,6 +13,7 @@ mod collect;
 mod concerns;
 mod conditions;
 mod cordon;
+mod deeds;
 mod effect;
 mod events;
 mod fields;
@@ -33,6 +34,7 @@ mod unreadable;
 mod world;
 
 pub use concerns::Concerns;
+pub use deeds::{Deed, deeds, released_by};
 pub use effect::{Effect, Kind, ObjectRef};
 pub use events::{About, Note, NoteType, notes, notes_of_unreadable};
 pub use fields::merge;
@@ -46,8 +48,8 @@ pub use receipt::{Grant, Grants, Looked, Neighbour, Neighbours};
 pub use settings::{Agents, Settings};
 pub use status::{report_failures, unobservable};
 pub use task::{
-    Artifact, Collection, CollectionReport, Command, CommandReport, Ended, FromOutside, Progress, TaskKey, TaskReport,
-    TaskSeen, TaskState, Way, Work,
+    Artifact, Collection, CollectionReport, Command, CommandReport, Custody, Ended, FromOutside, Progress, Release,
+    ReleaseReport, ReleasedFolder, TaskKey, TaskReport, TaskSeen, TaskState, Way, Work,
 };
 pub use told::Told;
 pub use unreadable::{Leftover, mark_unreadable, undo_unreadable};

@@ -4,8 +4,10 @@ mod hold;
 mod order;
 mod planned;
 mod receipt;
+mod recorded;
 mod release;
 mod results;
+mod size;
 
 use std::net::SocketAddr;
 
@@ -13,7 +15,9 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use tourniquet_api::{Action, IncidentResponse, IncidentResponseStatus, Outcome, PinnedTarget, TargetResult};
 
+pub(crate) use self::recorded::RELEASE_RECORDED;
 pub(crate) use self::results::Results;
+pub(crate) use self::size::{fit, too_large};
 use crate::accept::{self, Decision};
 use crate::action::{self, Context};
 use crate::conditions;
@@ -137,6 +141,7 @@ pub fn pass(response: &IncidentResponse, world: &World, settings: &Settings) -> 
         Phase::Holding => look.hold(&mut pass)?,
         Phase::Releasing => look.release(&mut pass)?,
     }
+    size::fit(&mut pass.status);
     Ok(pass)
 }
 

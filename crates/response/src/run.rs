@@ -2,19 +2,22 @@
 //!
 //! That it is begun is in the journal before it is begun, with the operator's instance: what another instance had begun nobody knows the end
 //! of, so that is `Unknown` and not a second run. What a command did is not undone, unless there is a command for that.
+//! Its outputs can go on being stored after it has ended, which nothing waits for but a deletion, for a while.
 
 mod report;
+mod stored;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use tourniquet_api::{Action, Outcome, PinnedTarget, Residual, Run, Verb};
+use tourniquet_api::{Action, ActionStatus, Outcome, PinnedTarget, Residual, Run, TargetResult, Verb};
 
-use self::report::{NOT_BEGUN, UNDONE, judge, judge_undo, keep, unknown, unknown_undo};
-use crate::action::{Act, Asked, Assessment, Context, Plan, Refusal, Undo, is_decided};
+use self::report::{NOT_BEGUN, STORING, UNDONE, judge, judge_undo, keep, unknown, unknown_undo};
+pub(crate) use self::stored::is_storing;
+use crate::action::{Act, Assessment, Context, Plan, Undo, is_decided};
 use crate::effect::{Effect, Kind};
 use crate::rbac::rule;
 use crate::target::{self, describe};
-use crate::task::{self, Command, TaskKey, TaskReport, TaskState, Work};
+use crate::task::{self, Command, Custody, Progress, TaskKey, TaskReport, TaskState, Work};
 use crate::world::{Read, Unread};
 
 pub(crate) const RUN: RunCommand = RunCommand;
@@ -23,6 +26,8 @@ pub(crate) const RUN: RunCommand = RunCommand;
 const ROOM: usize = 32 * 1024;
 /// The most of one output.
 const TAIL: usize = 4 * 1024;
+/// The most of one output that is stored, as of a file that is collected.
+const STORED: u64 = 16 * 1024 * 1024 * 1024;
 /// The journal's entries: that it was begun, by which instance.
 const BEGUN: &str = "command";
 const UNDO_BEGUN: &str = "undo command";
@@ -30,6 +35,13 @@ const UNDO_BEGUN: &str = "undo command";
 /// How many outputs an action has on each target.
 pub(crate) fn outputs(action: &Action) -> usize {
     if action.run.is_some() { 2 } else { 0 }
+}
+
+/// Whether nothing of an action is under way any more but the storing of outputs.
+pub(crate) fn have_ended(state: &ActionStatus) -> bool {
+    let under_way = |result: &&TargetResult| matches!(result.outcome, Outcome::Pending | Outcome::Running);
+    let mut under_way = state.results.iter().filter(under_way).peekable();
+    under_way.peek().is_some() && under_way.all(|result| result.reason.as_deref() == Some(STORING))
 }
 
 /// The action.
@@ -42,17 +54,6 @@ impl Act for RunCommand {
 
     fn targets(&self) -> &'static [Kind] {
         &[Kind::Pod]
-    }
-
-    fn refuses(&self, asked: &Asked<'_>) -> Result<Option<Refusal>, Unread> {
-        // Carried out without, it would not be what was asked for.
-        let stores = asked.action.run.as_ref().is_some_and(|run| run.store_ref.is_some());
-        Ok(stores.then(|| Refusal {
-            reason: "StoreNotSupported",
-            message:
-                "this version keeps the ends of a command's outputs, in status, and stores none: leave run.storeRef out"
-                    .to_owned(),
-        }))
     }
 
     fn rbac(&self) -> Vec<PolicyRule> {
@@ -80,7 +81,8 @@ impl Act for RunCommand {
         match container(cx, run)? {
             Ok(container) => {
                 plan.changes.push(task::journal(BEGUN, &seen.instance));
-                plan.effects.push(start(cx, key, &container, run, &run.command));
+                let custody = run.store_ref.as_ref().map(|store| Box::new(cx.custody(store)));
+                plan.effects.push(start(cx, key, &container, run, &run.command, custody));
             }
             Err(why) if begun.is_none() => plan.residual.push(cannot(cx, why)),
             Err(_) => {}
@@ -91,11 +93,14 @@ impl Act for RunCommand {
     fn assess(&self, cx: &Context<'_>) -> Result<Assessment, Unread> {
         let Some(run) = asked(cx) else { return Ok(Assessment::default()) };
         if let Some(kept) = keep(cx.before) {
-            return Ok(kept);
+            return stored::since(cx, kept);
         }
         let seen = cx.world.task(&cx.task(false))?;
         let program = program(&run.command);
         Ok(match &seen.state {
+            Some(TaskState::Running { progress: Some(Progress { command: Some(report), .. }), .. }) => {
+                judge(cx.target, program, run, report)
+            }
             Some(TaskState::Running { since, .. }) => Assessment {
                 outcome: Outcome::Running,
                 reason: "Running",
@@ -110,7 +115,9 @@ impl Act for RunCommand {
                 // It will be planned.
                 Ok(_) => Assessment::default(),
             },
-            Some(TaskState::Ended(TaskReport::Collection(_))) | None => unknown(cx.target, program),
+            Some(TaskState::Ended(TaskReport::Collection(_) | TaskReport::Release(_))) | None => {
+                stored::lost(cx).unwrap_or_else(|| unknown(cx.target, program))
+            }
         })
     }
 
@@ -130,6 +137,10 @@ impl Act for RunCommand {
         if !is_decided(Some(before)) {
             let key = cx.task(false);
             match &cx.world.task(&key)?.state {
+                // It has ended; its outputs are being stored.
+                Some(TaskState::Running { progress: Some(Progress { command: Some(report), .. }), .. }) => {
+                    undo.settled = Some(judge(cx.target, program, run, report));
+                }
                 Some(TaskState::Running { ending: false, .. }) => {
                     undo.effects.push(Effect::Stop { object, key });
                     return Ok(undo);
@@ -142,11 +153,16 @@ impl Act for RunCommand {
                     undo.settled = Some(judge(cx.target, program, run, report));
                 }
                 // No report of a command is none.
-                Some(TaskState::Ended(TaskReport::Collection(_))) | None => {
-                    undo.settled = Some(unknown(cx.target, program));
+                Some(TaskState::Ended(TaskReport::Collection(_) | TaskReport::Release(_))) | None => {
+                    undo.settled = Some(stored::lost(cx).unwrap_or_else(|| unknown(cx.target, program)));
                 }
             }
             reason = undo.settled.as_ref().map_or(reason, |settled| settled.reason);
+        } else if let Some(kept) = keep(cx.before).filter(|_| stored::is_storing(Some(before))) {
+            undo.settled = Some(stored::since(cx, kept)?);
+        }
+        if cx.deleted {
+            stored::end(cx, &mut undo)?;
         }
         let Some(takes_back) = run.undo.as_ref().filter(|_| !NOT_BEGUN.contains(&reason) && !UNDONE.contains(&reason))
         else {
@@ -161,20 +177,22 @@ impl Act for RunCommand {
                 undo.blocked = Some(format!("{undoes} runs in {} to undo {program}", describe(cx.target)));
             }
             Some(TaskState::Ended(TaskReport::Command(report))) => {
-                undo.settled = Some(judge_undo(cx.target, undoes, run, report));
+                undo.settled = with_outputs(judge_undo(cx.target, undoes, run, report), undo.settled);
             }
             None if begun.is_some_and(|by| by != seen.instance) => {
-                undo.settled = Some(unknown_undo(cx.target, undoes));
+                undo.settled = with_outputs(unknown_undo(cx.target, undoes), undo.settled);
             }
             // No report of a command is none.
-            Some(TaskState::Ended(TaskReport::Collection(_))) => undo.settled = Some(unknown_undo(cx.target, undoes)),
+            Some(TaskState::Ended(TaskReport::Collection(_) | TaskReport::Release(_))) => {
+                undo.settled = with_outputs(unknown_undo(cx.target, undoes), undo.settled);
+            }
             // What is not there any more has nothing left to undo.
             None => {
                 if let Ok(container) = container(cx, run)? {
                     if begun.is_none() {
                         undo.changes.push(task::journal(UNDO_BEGUN, &seen.instance));
                     }
-                    undo.effects.push(start(cx, key, &container, run, &takes_back.command));
+                    undo.effects.push(start(cx, key, &container, run, &takes_back.command, None));
                 }
             }
         }
@@ -191,13 +209,27 @@ fn program(argv: &[String]) -> &str {
     argv.first().map_or("the command", String::as_str)
 }
 
-fn start(cx: &Context<'_>, key: TaskKey, container: &Pinned, run: &Run, argv: &[String]) -> Effect {
+/// What became of the command that undoes it, and what is known of the command itself.
+fn with_outputs(undone: Assessment, of_the_command: Option<Assessment>) -> Option<Assessment> {
+    Some(Assessment { run: of_the_command.and_then(|settled| settled.run), ..undone })
+}
+
+fn start(
+    cx: &Context<'_>,
+    key: TaskKey,
+    container: &Pinned,
+    run: &Run,
+    argv: &[String],
+    custody: Option<Box<Custody>>,
+) -> Effect {
     let command = Command {
         container: container.name.clone(),
         container_id: container.id.clone(),
         argv: argv.to_vec(),
         timeout: run.timeout.get(),
         tail: TAIL.min(ROOM / cx.outputs.max(1)),
+        custody,
+        limit: STORED,
     };
     Effect::Start { object: target::object(cx.target, Kind::Pod), key, work: Work::Command(command) }
 }

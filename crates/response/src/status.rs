@@ -9,7 +9,7 @@ use tourniquet_api::{ActionStatus, IncidentResponse, IncidentResponseStatus, Out
 use crate::accept;
 use crate::action::{self, Act, Contained};
 use crate::conditions::{Conditions, Is};
-use crate::pass::{Failure, Phase, Results, phase};
+use crate::pass::{Failure, Phase, Results, fit, phase};
 use crate::preserve::{self, PRESERVE};
 use crate::receipt;
 
@@ -353,7 +353,10 @@ pub fn report_failures(
             status.residual.extend(target.map(|target| preserve::not_preserved(target, &failure.message)));
         }
     }
-    let Some(first) = failures.first() else { return status };
+    let Some(first) = failures.first() else {
+        fit(&mut status);
+        return status;
+    };
     let message = tried_again(first, failures.len());
     if undoing {
         let names: BTreeSet<&str> = failures.iter().filter_map(|failure| failure.action.as_deref()).collect();
@@ -367,6 +370,7 @@ pub fn report_failures(
         conditions.set("Ready", Is::False, UNDO_FAILED, message.clone());
         conditions.set("Stalled", Is::True, UNDO_FAILED, message);
         conditions.remove("Reconciling");
+        fit(&mut status);
         return status;
     }
     for action in &mut status.actions {
@@ -389,6 +393,7 @@ pub fn report_failures(
     }
     // What did work may contain the target all the same; nobody has looked.
     holding(&mut status, response, now, isolates(response).then_some(Contained::Unseen));
+    fit(&mut status);
     status
 }
 
@@ -413,5 +418,6 @@ pub fn unobservable(response: &IncidentResponse, cause: &str, now: Timestamp) ->
     conditions.set("Ready", Is::False, "CannotObserve", message.clone());
     conditions.set("Reconciling", Is::True, "CannotObserve", message);
     conditions.remove("Stalled");
+    fit(&mut status);
     status
 }

@@ -28,6 +28,8 @@ pub enum Work {
     Command(Command),
     /// Collect what can be read from a pod.
     Collection(Box<Collection>),
+    /// Add to the folders of a response that it was released.
+    Release(Box<Release>),
 }
 
 impl Work {
@@ -35,14 +37,19 @@ impl Work {
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
-            Self::Command(Command { container, argv, timeout, .. }) => {
-                json!({ "container": container, "command": argv, "timeout": format!("{}s", timeout.as_secs()) })
-                    .to_string()
+            Self::Command(Command { container, argv, timeout, custody, .. }) => {
+                let mut line =
+                    json!({ "container": container, "command": argv, "timeout": format!("{}s", timeout.as_secs()) });
+                if let Some(custody) = custody {
+                    line["store"] = json!(custody.store);
+                }
+                line.to_string()
             }
             Self::Collection(collection) => {
                 let names: Vec<&str> = collection.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
-                json!({ "store": collection.store, "artifacts": names }).to_string()
+                json!({ "store": collection.custody.store, "artifacts": names }).to_string()
             }
+            Self::Release(release) => json!({ "folders": release.folders.len() }).to_string(),
         }
     }
 }
@@ -60,27 +67,68 @@ pub struct Command {
     pub timeout: Duration,
     /// How many bytes of the end of each output are kept, as they are written in JSON.
     pub tail: usize,
+    /// Where the whole of its outputs goes, if anywhere.
+    pub custody: Option<Box<Custody>>,
+    /// How many bytes of each output are stored.
+    pub limit: u64,
 }
 
-/// What is collected from one pod.
+/// Where evidence goes, and what its record says of the circumstances.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Collection {
+pub struct Custody {
     /// The evidence store's name.
     pub store: String,
-    /// How long it may take in all.
-    pub timeout: Duration,
-    /// What to collect, in this order: what is lost first comes first.
-    pub artifacts: Vec<Artifact>,
     /// The node that the pod runs on.
     pub node: Option<String>,
-    /// The agents' namespace, where there are agents.
-    pub agents: Option<String>,
     /// `namespace/name` of the response.
     pub response: String,
     /// The alert.
     pub incident: Incident,
     /// Who asked for it, as far as it says so.
     pub requested_by: Option<String>,
+}
+
+/// What is collected from one pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Collection {
+    /// Where it goes.
+    pub custody: Custody,
+    /// How long it may take in all.
+    pub timeout: Duration,
+    /// What to collect, in this order: what is lost first comes first.
+    pub artifacts: Vec<Artifact>,
+    /// The agents' namespace, where there are agents.
+    pub agents: Option<String>,
+}
+
+/// What is added to each folder of a response that was released: the same, whoever comes to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// `namespace/name` of the response.
+    pub response: String,
+    /// Its folders.
+    pub folders: Vec<ReleasedFolder>,
+    /// When everything was undone.
+    pub at: Timestamp,
+    /// What has asked for it, as far as it is known.
+    pub by: Option<String>,
+    /// `Released`, `Expired` or `Deleted`.
+    pub reason: String,
+    /// What was undone, and what stays.
+    pub said: String,
+}
+
+/// A folder that something was stored in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReleasedFolder {
+    /// The evidence store's name.
+    pub store: String,
+    /// The action's name.
+    pub action: String,
+    /// The target's name.
+    pub target_name: String,
+    /// The target's UID.
+    pub target_uid: String,
 }
 
 /// One artifact.
@@ -170,15 +218,28 @@ pub enum TaskReport {
     Command(CommandReport),
     /// Of a collection.
     Collection(CollectionReport),
+    /// Of what is said of a release.
+    Release(ReleaseReport),
 }
 
-/// How far a collection has come.
+/// What came of saying in the folders that a response was released.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReleaseReport {
+    /// Folders in which it is said.
+    pub done: usize,
+    /// Why it is not said in the others; the first reason.
+    pub trouble: Option<String>,
+}
+
+/// How far a task has come.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Progress {
     /// What is stored.
     pub evidence: EvidenceResult,
     /// Whether everything that is lost first was tried.
     pub volatile_done: bool,
+    /// What came of a command that has ended, and whose outputs are still being stored.
+    pub command: Option<Box<CommandReport>>,
 }
 
 /// What came of a collection.
@@ -201,8 +262,10 @@ pub struct CommandReport {
     pub at: Timestamp,
     /// How it ended.
     pub ended: Ended,
-    /// What it wrote: the ends of its outputs. The exit code is in `ended`.
+    /// What it wrote: the ends of its outputs, and what became of the whole of them. The exit code is in `ended`.
     pub result: RunResult,
+    /// What is not stored of its outputs, and why.
+    pub not_stored: Option<String>,
     /// The pod or the container was another one afterwards: what the exit code is of is not known.
     pub replaced: Option<String>,
 }

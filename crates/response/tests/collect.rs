@@ -32,6 +32,10 @@ fn stored(done: i32, total: i32) -> EvidenceResult {
     EvidenceResult { artifacts_done: done, artifacts_total: total, bytes: 100, ..EvidenceResult::default() }
 }
 
+fn so_far(done: i32, volatile_done: bool) -> Progress {
+    Progress { evidence: stored(done, 5), volatile_done, ..Progress::default() }
+}
+
 /// It has come so far.
 fn goes(stage: &mut Stage, progress: Progress) {
     for task in stage.tasks.values_mut() {
@@ -68,9 +72,9 @@ fn what_follows_waits_until_what_is_volatile_is_there() {
     stage.respond("alert", and_label(json!({})));
     assert_eq!(stage.outcome("alert", "collect"), "Running/Collecting");
     assert_eq!(stage.outcome("alert", "label"), "Pending/WaitsForEvidence");
-    goes(&mut stage, Progress { evidence: stored(1, 5), volatile_done: false });
+    goes(&mut stage, so_far(1, false));
     assert_eq!(stage.outcome("alert", "label"), "Pending/WaitsForEvidence");
-    goes(&mut stage, Progress { evidence: stored(2, 5), volatile_done: true });
+    goes(&mut stage, so_far(2, true));
     assert_eq!(stage.outcome("alert", "label"), "Done/Labelled");
     assert_eq!(stage.outcome("alert", "collect"), "Running/Collecting");
 }
@@ -137,7 +141,7 @@ fn a_release_does_not_wait_for_it_and_lets_it_finish() {
     let mut stage = a_pod();
     let before = stage.fields.clone();
     stage.respond("alert", and_label(json!({})));
-    goes(&mut stage, Progress { evidence: stored(2, 5), volatile_done: true });
+    goes(&mut stage, so_far(2, true));
     stage.release("alert");
     stage.settle("alert").unwrap();
     assert_eq!(says(&stage.status("alert"), "Reverted"), "True/Released");

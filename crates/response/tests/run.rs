@@ -7,8 +7,8 @@ mod fixtures;
 use fixtures::stage::Stage;
 use fixtures::{condition, noon, says};
 use serde_json::{Value, json};
-use tourniquet_api::{IncidentResponseStatus, RunResult};
-use tourniquet_response::{CommandReport, Ended, TaskKey, TaskReport, TaskState, Work};
+use tourniquet_api::{IncidentResponseStatus, Outputs, RunResult};
+use tourniquet_response::{CommandReport, Ended, Progress, TaskKey, TaskReport, TaskState, Work};
 
 /// A pod with one container, and nothing done yet.
 fn a_pod() -> Stage {
@@ -27,7 +27,7 @@ fn run_with_undo() -> Value {
 
 fn report(ended: Ended) -> CommandReport {
     let result = RunResult { stdout_tail: Some("said".to_owned()), ..RunResult::default() };
-    CommandReport { at: noon(), ended, result, replaced: None }
+    CommandReport { at: noon(), ended, result, not_stored: None, replaced: None }
 }
 
 /// Everything that is under way ends so.
@@ -281,12 +281,185 @@ fn a_dry_run_says_what_would_be_run_and_runs_nothing() {
     assert!(step.change.contains("/bin/kill") && step.object.contains("web"), "{step:?}");
 }
 
+fn run_and_store() -> Value {
+    json!([{ "run": { "command": ["/bin/kill", "7"], "storeRef": { "name": "soc" } } }])
+}
+
+/// A report of a command whose outputs are to be stored.
+fn storing(ended: Ended, outputs: Outputs) -> CommandReport {
+    let before = report(ended);
+    let not_stored =
+        matches!(outputs, Outputs::Incomplete | Outputs::NotStored).then(|| "the store is down".to_owned());
+    let digest = matches!(outputs, Outputs::Stored | Outputs::Incomplete).then(|| "abcd".to_owned());
+    let result = RunResult { outputs: Some(outputs), digest, ..before.result };
+    CommandReport { result, not_stored, ..before }
+}
+
+/// It has ended so, and its outputs are on their way.
+fn is_storing(stage: &mut Stage, ended: &Ended) {
+    for task in stage.tasks.values_mut() {
+        if let TaskState::Running { progress, .. } = task {
+            let command = Some(Box::new(storing(ended.clone(), Outputs::Storing)));
+            *progress = Some(Progress { command, ..Progress::default() });
+        }
+    }
+    stage.settle("alert").unwrap();
+}
+
+/// And that is what became of them.
+fn are(stage: &mut Stage, ended: &Ended, outputs: Outputs) {
+    for task in stage.tasks.values_mut().filter(|task| matches!(task, TaskState::Running { .. })) {
+        *task = TaskState::Ended(TaskReport::Command(storing(ended.clone(), outputs)));
+    }
+    stage.settle("alert").unwrap();
+}
+
+fn outputs(stage: &Stage) -> Option<Outputs> {
+    stage.action("alert", "run").results.remove(0).run.unwrap().outputs
+}
+
 #[test]
-fn one_whose_outputs_are_to_be_stored_is_refused_and_nothing_is_run() {
+fn a_command_whose_outputs_are_stored_is_done_when_they_are() {
+    for (becomes, says) in [
+        (Outputs::Stored, "Done/CommandSucceeded"),
+        (Outputs::Incomplete, "Partial/OutputsNotStored"),
+        (Outputs::NotStored, "Partial/OutputsNotStored"),
+    ] {
+        let mut stage = a_pod();
+        stage.respond("alert", run_and_store());
+        assert_eq!(stage.outcome("alert", "run"), "Running/Running");
+        is_storing(&mut stage, &Ended::Exited(0));
+        assert_eq!(stage.outcome("alert", "run"), "Running/StoringOutputs");
+        let result = stage.action("alert", "run").results.remove(0).run.unwrap();
+        assert_eq!((result.exit_code, result.outputs), (Some(0), Some(Outputs::Storing)), "that is known by now");
+        are(&mut stage, &Ended::Exited(0), becomes);
+        assert_eq!(stage.outcome("alert", "run"), says);
+        assert_eq!(outputs(&stage), Some(becomes));
+        let said = stage.action("alert", "run").message.unwrap();
+        assert_eq!(said.contains("the store is down"), becomes != Outputs::Stored, "{said}");
+        stage.settle("alert").unwrap();
+        assert_eq!(stage.begun.len(), 1, "and never again");
+    }
+}
+
+#[test]
+fn a_command_that_failed_has_failed_whatever_becomes_of_its_outputs() {
     let mut stage = a_pod();
-    stage.respond("alert", json!([{ "run": { "command": ["/bin/true"], "storeRef": { "name": "soc" } } }]));
-    assert_eq!(says(&stage.status("alert"), "Accepted"), "False/StoreNotSupported");
-    assert!(stage.begun.is_empty());
+    stage.respond("alert", run_and_store());
+    is_storing(&mut stage, &Ended::Exited(3));
+    assert_eq!(stage.outcome("alert", "run"), "Failed/CommandFailed");
+    are(&mut stage, &Ended::Exited(3), Outputs::NotStored);
+    assert_eq!(stage.outcome("alert", "run"), "Failed/CommandFailed");
+    assert_eq!(outputs(&stage), Some(Outputs::NotStored));
+    let said = stage.action("alert", "run").message.unwrap();
+    assert!(said.ends_with("exit code 3; its outputs are not stored: the store is down"), "{said}");
+}
+
+#[test]
+fn with_stop_what_follows_waits_for_the_command_and_not_for_its_outputs() {
+    for (code, label) in [(0, "Done/Labelled"), (1, "Skipped/ActionFailed")] {
+        let mut stage = a_pod();
+        let mut actions = run_and_store();
+        actions[0]["onFailure"] = json!("Stop");
+        actions.as_array_mut().unwrap().push(json!({ "label": { "set": { "incident": "4711" } } }));
+        stage.respond("alert", actions);
+        assert_eq!(stage.outcome("alert", "label"), "Pending/WaitsForAction");
+        is_storing(&mut stage, &Ended::Exited(code));
+        assert_eq!(stage.outcome("alert", "label"), label);
+    }
+}
+
+#[test]
+fn a_release_waits_for_no_outputs_and_is_not_forgotten_before_they_are_stored() {
+    for becomes in [Outputs::Stored, Outputs::NotStored] {
+        let mut stage = a_pod();
+        stage.respond("alert", run_and_store());
+        is_storing(&mut stage, &Ended::Exited(0));
+        stage.release("alert");
+        stage.settle("alert").unwrap();
+        assert_eq!(says(&stage.status("alert"), "Reverted"), "True/Released");
+        assert!(stage.responses["alert"].metadata.finalizers.is_some());
+        are(&mut stage, &Ended::Exited(0), becomes);
+        assert_eq!(outputs(&stage), Some(becomes));
+    }
+}
+
+#[test]
+fn what_a_release_ends_is_stored_as_far_as_it_came() {
+    let mut stage = a_pod();
+    stage.respond("alert", run_and_store());
+    stage.release("alert");
+    stage.settle("alert").unwrap();
+    is_storing(&mut stage, &Ended::Cancelled);
+    assert_eq!(stage.outcome("alert", "run"), "Failed/CommandCancelled");
+    assert_eq!(says(&stage.status("alert"), "Reverted"), "True/Released");
+    are(&mut stage, &Ended::Cancelled, Outputs::Incomplete);
+    assert_eq!(stage.outcome("alert", "run"), "Failed/CommandCancelled");
+    assert_eq!(outputs(&stage), Some(Outputs::Incomplete));
+}
+
+#[test]
+fn a_deletion_has_the_outputs_sealed_and_goes_on_then() {
+    for released_before in [false, true] {
+        let mut stage = a_pod();
+        stage.respond("alert", run_and_store());
+        is_storing(&mut stage, &Ended::Exited(0));
+        if released_before {
+            stage.release("alert");
+            stage.settle("alert").unwrap();
+        }
+        stage.delete("alert");
+        stage.settle("alert").unwrap();
+        let mut tasks = stage.tasks.values();
+        assert!(tasks.all(|task| matches!(task, TaskState::Running { ending: true, .. })), "they are told to end");
+        assert!(stage.responses.contains_key("alert"));
+        are(&mut stage, &Ended::Exited(0), Outputs::NotStored);
+        assert!(!stage.responses.contains_key("alert"), "released before: {released_before}");
+    }
+}
+
+#[test]
+fn the_undo_command_waits_for_no_outputs_and_what_became_of_them_is_said_beside_it() {
+    let mut stage = a_pod();
+    let mut actions = run_and_store();
+    actions[0]["run"]["undo"] = json!({ "command": ["/bin/start", "7"] });
+    stage.respond("alert", actions);
+    is_storing(&mut stage, &Ended::Exited(0));
+    stage.release("alert");
+    stage.settle("alert").unwrap();
+    assert_eq!(stage.begun.len(), 2);
+    let Work::Command(undo) = &stage.begun[1].1 else { panic!("{:?}", stage.begun) };
+    assert!(undo.custody.is_none(), "its outputs are not stored");
+    let (of_undo, _) = stage.begun[1].clone();
+    stage.tasks.insert(of_undo, TaskState::Ended(TaskReport::Command(report(Ended::Exited(0)))));
+    stage.settle("alert").unwrap();
+    assert_eq!(stage.outcome("alert", "run"), "Undone/UndoCommandSucceeded");
+    assert_eq!(outputs(&stage), Some(Outputs::Storing));
+    are(&mut stage, &Ended::Exited(0), Outputs::Stored);
+    assert_eq!(stage.outcome("alert", "run"), "Undone/UndoCommandSucceeded");
+    assert_eq!(outputs(&stage), Some(Outputs::Stored));
+}
+
+#[test]
+fn an_operator_that_is_killed_while_it_stores_outputs_runs_nothing_again_and_says_that_they_are_not_stored() {
+    for released in [false, true] {
+        for (code, says) in [(0, "Partial/OutputsNotStored"), (3, "Failed/CommandFailed")] {
+            let mut stage = a_pod();
+            stage.respond("alert", run_and_store());
+            is_storing(&mut stage, &Ended::Exited(code));
+            if released {
+                stage.release("alert");
+                stage.settle("alert").unwrap();
+            }
+            stage.restart();
+            stage.settle("alert").unwrap();
+            assert_eq!(stage.begun.len(), 1);
+            assert_eq!(stage.outcome("alert", "run"), says);
+            assert_eq!(outputs(&stage), Some(Outputs::NotStored));
+            let result = stage.action("alert", "run").results.remove(0).run.unwrap();
+            assert_eq!(result.exit_code, Some(code), "that was known");
+        }
+    }
 }
 
 #[test]

@@ -38,6 +38,7 @@ pub(super) fn ended(received: &Received, report: &SourceReport) -> Ended {
                 claim.by, claim.sha256, received.length, received.sha256
             ))
         }
+        (Ended::Whole, None, _) if report.truncated.is_some() => Ended::Truncated,
         (ended, _, _) => ended.clone(),
     }
 }
@@ -102,6 +103,7 @@ fn shorten(artifact: &mut ArtifactRecord) -> bool {
         Some(&mut artifact.plan.what),
         artifact.plan.container.as_mut(),
         artifact.report.broken.as_mut(),
+        artifact.report.truncated.as_mut(),
         artifact.report.file.as_mut().map(|file| &mut file.path),
         match &mut artifact.outcome {
             Outcome::Failed { why } => Some(why),
@@ -175,6 +177,7 @@ mod tests {
         artifact.outcome = Outcome::Failed { why: long.clone() };
         artifact.report.stderr.clone_from(&long);
         artifact.report.broken = Some(long.clone());
+        artifact.report.truncated = Some(long.clone());
         artifact.report.claimed = Some(Claim { by: long.clone(), sha256: long.clone(), length: None });
         let file = FileFacts {
             path: long,
@@ -206,6 +209,9 @@ mod tests {
         ] {
             assert_eq!(ended(&received, &claim) == Ended::Whole, whole, "{claim:?}");
         }
+        let truncated = |claim| SourceReport { truncated: Some("there was more".to_owned()), ..claim };
+        assert_eq!(ended(&received, &truncated(claim("aa", Some(3)))), Ended::Truncated);
+        assert!(matches!(ended(&received, &truncated(claim("ab", Some(3)))), Ended::Broken(_)), "worse than that");
         let cut = Received { ended: Ended::Cancelled, ..received };
         assert_eq!(ended(&cut, &claim("ab", None)), Ended::Cancelled, "that is why");
     }

@@ -1,4 +1,4 @@
-//! What one response collects from one target: a BagIt bag in a store.
+//! What one action of a response collects from one target, or the outputs of its command there: a BagIt bag in a store.
 //!
 //! # How a folder comes about
 //!
@@ -29,8 +29,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use place::{Place, safe_path, safe_segment};
 pub use record::{
-    ArtifactPlan, ArtifactRecord, BlobFacts, Claim, ClockFacts, ClusterFacts, ContainerFacts, Deed, Facts, FileFacts,
-    Incident, ObjectFacts, Outcome, Record, SCHEMA, STDERR, Source, SourceReport, TargetFacts, VolumeFacts,
+    ArtifactPlan, ArtifactRecord, BlobFacts, Claim, ClockFacts, ClusterFacts, CommandFacts, ContainerFacts, Deed,
+    Facts, FileFacts, Incident, ObjectFacts, Outcome, Record, SCHEMA, STDERR, Source, SourceReport, StoreFacts,
+    TargetFacts, VolumeFacts,
 };
 
 use bag::{HOW_TO_TELL, OPENED, PAYLOAD, RELEASE};
@@ -93,18 +94,19 @@ pub struct Sealed {
     pub bytes: u64,
 }
 
-/// Who let go, and when; for `release.json`.
+/// What let go, and when; for `release.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Release {
-    /// When, by the operator's clock.
+    /// When everything was undone, by the operator's clock, in whole seconds.
     pub released_at: Timestamp,
-    /// Who, as far as it is known.
+    /// By what it was asked for, as far as it is known: the field manager that wrote `spec.release`. Nobody, of one that expired; of a deletion the
+    /// API server's audit log has who.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub released_by: Option<String>,
     /// How: `Released`, `Expired` or `Deleted`.
     pub reason: String,
-    /// What was undone, in words.
+    /// What was undone and what stays, in words.
     #[serde(default)]
     pub undone: Vec<String>,
 }
@@ -208,11 +210,12 @@ impl Folder {
             known.report = artifact::bounded(report);
             let ended = artifact::ended(&received, &known.report);
             known.outcome = artifact::outcome(&ended);
+            let truncated = ended == Ended::Truncated;
             let broken = match ended {
                 Ended::Broken(why) if received.ended == Ended::Whole => Some(why),
                 _ => known.report.broken.clone(),
             };
-            Verdict { broken, metadata: artifact::metadata(known) }
+            Verdict { broken, truncated, metadata: artifact::metadata(known) }
         };
         let options = PutOptions {
             idle: bounds.idle,
@@ -242,14 +245,14 @@ impl Folder {
         artifact
     }
 
-    /// Adds `release.json`, also to a finished folder: it is no part of what the manifests cover. The first one stays.
+    /// Adds `release.json` to the folder at this place, also to a finished one: it is no part of what the manifests cover. The first one stays.
     ///
     /// # Errors
     /// When the store does not take it.
-    pub async fn add_release(&self, release: &Release) -> Result<(), Trouble> {
+    pub async fn add_release(store: &Store, place: &Place, release: &Release) -> Result<(), Trouble> {
         let bytes =
             serde_json::to_vec_pretty(release).map_err(|error| Trouble::new("Unexpected", error.to_string()))?;
-        match self.write(RELEASE, &bytes).await {
+        match seal::write(store, &format!("{}/{RELEASE}", place.path()), &bytes).await {
             Err(trouble) if trouble.code == "BlobAlreadyExists" => Ok(()),
             written => written,
         }

@@ -21,10 +21,12 @@ pub struct Place {
     pub target_name: String,
     /// The target's UID.
     pub target_uid: String,
+    /// The name of the response's action, which no two of its actions share: each has a folder of its own, since a sealed one takes nothing more.
+    pub action: String,
 }
 
 impl Place {
-    /// `CLUSTER/NAMESPACE/RESPONSE-UID8/TARGET-UID8`, below the store's prefix.
+    /// `CLUSTER/NAMESPACE/RESPONSE-UID8/TARGET-UID8/ACTION`, below the store's prefix.
     #[must_use]
     pub fn path(&self) -> String {
         let one = |name: &str, uid: &str| {
@@ -32,11 +34,12 @@ impl Place {
             format!("{}-{}", safe_segment(name), safe_segment(&short))
         };
         format!(
-            "{}/{}/{}/{}",
+            "{}/{}/{}/{}/{}",
             safe_segment(&self.cluster),
             safe_segment(&self.response_namespace),
             one(&self.response_name, &self.response_uid),
-            one(&self.target_name, &self.target_uid)
+            one(&self.target_name, &self.target_uid),
+            safe_segment(&self.action)
         )
     }
 }
@@ -165,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_of_one_response_and_one_target() {
+    fn a_place_is_of_one_action_of_one_response_on_one_target() {
         let place = Place {
             cluster: "prod eu".to_owned(),
             response_namespace: "incident-response".to_owned(),
@@ -173,7 +176,8 @@ mod tests {
             response_uid: "8d1f0000-1111".to_owned(),
             target_name: "web".to_owned(),
             target_uid: "0a1b2c3d-4444".to_owned(),
+            action: "collect".to_owned(),
         };
-        assert_eq!(place.path(), "prod=20eu/incident-response/sentinel-4711-8d1f0000/web-0a1b2c3d");
+        assert_eq!(place.path(), "prod=20eu/incident-response/sentinel-4711-8d1f0000/web-0a1b2c3d/collect");
     }
 }

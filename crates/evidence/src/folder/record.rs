@@ -43,8 +43,13 @@ pub struct Facts {
     pub response: ObjectFacts,
     /// The cluster.
     pub cluster: ClusterFacts,
+    /// Where it is stored.
+    pub store: StoreFacts,
     /// What was collected from.
     pub target: TargetFacts,
+    /// The command whose outputs these are; none, when this was collected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandFacts>,
     /// Who asked for the response, as far as it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<String>,
@@ -116,7 +121,40 @@ pub struct ClusterFacts {
     pub operator_version: String,
 }
 
-/// What was collected from, as it was when the response was accepted.
+/// Where evidence is stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StoreFacts {
+    /// The EvidenceStore's name.
+    pub name: String,
+    /// `Verified`, `Absent` or `Unknown`: what the service reported of write-once protection when the store was tried last.
+    pub immutability: String,
+}
+
+/// A command that was run in a container of the target.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CommandFacts {
+    /// The exact command, program first. There was no shell but one that it names.
+    pub argv: Vec<String>,
+    /// The container that it was run in.
+    pub container: String,
+    /// The runtime's ID of that very container.
+    pub container_id: String,
+    /// When it was asked for, by the operator's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// When it was known to have ended, or was let go of, by the operator's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+    /// Its exit status; none, when nobody can know.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// How it ended, in words.
+    pub ended: String,
+}
+
+/// What was collected from, as it was when the folder was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TargetFacts {
@@ -167,13 +205,13 @@ pub struct VolumeFacts {
     pub source: Option<String>,
 }
 
-/// Something that we did to the target.
+/// Something that we ourselves did to the target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Deed {
-    /// When, by the operator's clock.
+    /// When, by the operator's clock. What is taken from a status has whole seconds: within that second it may have been before or after something else.
     pub at: Timestamp,
-    /// What, such as `isolated: cut off in its network namespace`.
+    /// What, by which response, such as `IncidentResponse soc/a: isolate is Done (CutInForce): cut off in its network namespace`.
     pub what: String,
 }
 
@@ -249,6 +287,9 @@ pub struct SourceReport {
     /// Why it is not whole, though its stream ended; for an exec without a status, for instance.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub broken: Option<String>,
+    /// Why there was more than was sent, where the source itself says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncated: Option<String>,
     /// The exit status of the command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,

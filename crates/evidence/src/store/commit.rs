@@ -41,8 +41,10 @@ impl<'a> Blob<'a> {
         nonce: Uuid,
     ) -> Result<Self, Trouble> {
         // One that was given up is not made worse by a program that minds.
-        if let (Ended::Whole, Some(why)) = (&received.ended, verdict.broken) {
-            received.ended = Ended::Broken(why);
+        match (&received.ended, verdict.broken) {
+            (Ended::Whole, Some(why)) => received.ended = Ended::Broken(why),
+            (Ended::Whole, None) if verdict.truncated => received.ended = Ended::Truncated,
+            _ => {}
         }
         check(&verdict.metadata)?;
         let mut metadata: HashMap<_, _> = verdict.metadata.into_iter().collect();

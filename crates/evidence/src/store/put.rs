@@ -65,6 +65,8 @@ pub struct Received {
 pub struct Verdict {
     /// Why it is not whole after all, though the stream just ended.
     pub broken: Option<String>,
+    /// Whether the source itself said that there was more than it gave. What is broken is that, and not this.
+    pub truncated: bool,
     /// To be stored as the blob's metadata. Names are lower-case letters, digits and underscores; values printable ASCII; together at most [`METADATA`] bytes.
     pub metadata: BTreeMap<String, String>,
 }

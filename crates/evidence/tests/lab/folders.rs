@@ -20,6 +20,7 @@ pub(crate) fn place() -> Place {
         response_uid: "8d1f0000-0000-4000-8000-000000000001".to_owned(),
         target_name: "web".to_owned(),
         target_uid: "0a1b2c3d-0000-4000-8000-000000000002".to_owned(),
+        action: "collect".to_owned(),
     }
 }
 

@@ -164,6 +164,22 @@ impl Table {
 }
 
 #[cfg(test)]
+impl Stores {
+    /// One store that is ready, as far as anybody has tried.
+    pub(crate) fn ready(name: &str, blob: &tourniquet_api::AzureBlob, sas: secrecy::SecretString) -> Self {
+        let stores = Self::default();
+        let checked = Checked {
+            immutability: tourniquet_evidence::store::Immutability::Absent,
+            clock_offset: jiff::SignedDuration::ZERO,
+        };
+        let opened = super::open::open(None, blob, Some(sas)).unwrap();
+        let entry = Entry { uid: "1".to_owned(), opened: Some(opened), outcome: Some(Ok(checked)), failures: 0 };
+        stores.lock().entries.insert(name.to_owned(), entry);
+        stores
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use kube::core::DeserializeGuard;
     use serde_json::json;

@@ -8,6 +8,7 @@ use tourniquet_api::{AzureBlob, EvidenceStoreStatus, Immutability, SecretKeyRef}
 use tourniquet_cluster::SecretValue;
 use tourniquet_evidence::Trouble;
 use tourniquet_evidence::store::{self, Checked};
+use tourniquet_response::{Note, NoteType};
 
 /// What a try showed.
 pub(super) type Outcome = Result<Checked, Trouble>;
@@ -66,6 +67,23 @@ pub(super) fn status(
         clock_offset_seconds: checked.map(|checked| checked.clock_offset.as_secs()),
         checked_at: Some(Time(whole_seconds(now))),
     }
+}
+
+/// What is worth an event: that it became ready, that it is not any more, or not for another reason. Whoever collects into it reads why it does not.
+pub(super) fn note(before: &EvidenceStoreStatus, after: &EvidenceStoreStatus) -> Option<Note> {
+    let ready = |status: &EvidenceStoreStatus| status.conditions.iter().find(|is| is.type_ == READY).cloned();
+    let now = ready(after)?;
+    let before = ready(before);
+    let same =
+        |before: &Condition| before.status == now.status && (now.status == "True" || before.reason == now.reason);
+    if before.as_ref().is_some_and(same) {
+        return None;
+    }
+    Some(if now.status == "True" {
+        Note::of_itself(NoteType::Normal, "Ready", "Check", &now.message)
+    } else {
+        Note::of_itself(NoteType::Warning, "NotReady", "Check", &format!("{}: {}", now.reason, now.message))
+    })
 }
 
 /// The pause until the next try, never shorter than what the service asks for; and no longer than that of one that is ready, whatever it asks for.
@@ -239,6 +257,24 @@ mod tests {
         let first = ready.next().unwrap();
         assert!(ready.next().is_none(), "one condition of a type");
         first
+    }
+
+    #[test]
+    fn what_changes_is_noted_and_what_stays_so_is_not() {
+        let noted = |before: &EvidenceStoreStatus, outcome: &Outcome| {
+            let after = status(before, None, Some(3), outcome, at(1));
+            let note = note(before, &after).map(|note| (note.type_, note.reason, note.note));
+            (after, note)
+        };
+        let (down, first) = noted(&EvidenceStoreStatus::default(), &bad("CannotConnect"));
+        assert_eq!(first, Some((NoteType::Warning, "NotReady".to_owned(), "CannotConnect: no".to_owned())));
+        assert_eq!(noted(&down, &bad("CannotConnect")).1, None);
+        let (_, other) = noted(&down, &bad("ContainerNotFound"));
+        assert!(other.is_some_and(|(_, _, note)| note.starts_with("ContainerNotFound")));
+        let (up, mended) = noted(&down, &good());
+        assert!(mended.is_some_and(|(type_, reason, _)| (type_, reason.as_str()) == (NoteType::Normal, "Ready")));
+        // What else is said of one that is ready is in its status.
+        assert_eq!(noted(&up, &checked(store::Immutability::Absent, 300)).1, None);
     }
 
     #[test]

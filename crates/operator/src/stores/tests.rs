@@ -35,6 +35,8 @@ struct Server {
     secret: Mutex<Option<Signs>>,
     /// The status, whenever it is written.
     status: watch::Sender<Value>,
+    /// The events, as they are published.
+    events: watch::Sender<Vec<Value>>,
     asked: Mutex<Vec<String>>,
 }
 
@@ -66,6 +68,11 @@ impl Server {
                     let secret = Secret { data: Some([("sas".to_owned(), value)].into()), ..Secret::default() };
                     (StatusCode::OK, serde_json::to_value(secret).unwrap())
                 })
+            }
+            "/apis/events.k8s.io/v1/namespaces/default/events" if parts.method == Method::POST => {
+                let event: Value = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap();
+                self.events.send_modify(|events| events.push(event.clone()));
+                (StatusCode::CREATED, event)
             }
             other => panic!("nobody should ask for {other}"),
         }
@@ -121,6 +128,7 @@ impl Play {
             store: Mutex::new(store),
             secret: Mutex::new(sign),
             status: watch::Sender::new(Value::Null),
+            events: watch::Sender::new(Vec::new()),
             asked: Mutex::default(),
         });
         let served = Arc::clone(&api);
@@ -138,11 +146,24 @@ impl Play {
             cluster: Cluster::new(client.clone()),
             namespace: NAMESPACE.to_owned(),
             stores: stores.clone(),
+            publisher: Publisher::start(client.clone()),
             pauses: Pauses::default(),
             again: again.clone(),
         };
         let running = tokio::spawn(run(client, asked, Arc::new(context)));
         Self { api, stores, again, container: container.to_owned(), running }
+    }
+
+    /// The event of this reason whose note has this in it, once it is published.
+    async fn publishes(&self, reason: &str, word: &str) -> Value {
+        let mut events = self.api.events.subscribe();
+        let is_it = |event: &&Value| {
+            event["reason"] == reason && event["note"].as_str().is_some_and(|note| note.contains(word))
+        };
+        let published = events.wait_for(|events| events.iter().any(|event| is_it(&event)));
+        let published = tokio::time::timeout(PATIENCE, published).await.map(|events| events.unwrap().clone());
+        let published = published.unwrap_or_else(|_| panic!("no {reason} {word}: {:?}", self.api.events.borrow()));
+        published.iter().find(is_it).unwrap().clone()
     }
 
     /// Puts a signature into the Secret.
@@ -245,6 +266,11 @@ async fn a_store_says_what_it_lacks_and_is_ready_when_it_has_it_and_its_secret_i
     said.push(play.becomes("True", "RoundTripSucceeded").await.to_string());
     play.stores.get("soc").unwrap().outcome.unwrap();
     said.push(play.api.status.borrow().to_string());
+    let event = play.publishes("NotReady", "SecretNotFound: ").await;
+    assert_eq!((&event["type"], &event["regarding"]["kind"]), (&"Warning".into(), &"EvidenceStore".into()));
+    play.publishes("NotReady", "ContainerNotFound: ").await;
+    assert_eq!(play.publishes("Ready", "stored, read back and compared").await["type"], "Normal");
+    said.push(format!("{:?}", play.api.events.borrow()));
 
     let (log, said) = (logged.text(), said.join("\n"));
     // It is the right log: the SDK's own lines are in it, and those of the way to the API server.

@@ -2,49 +2,39 @@
 //!
 //! A store that is down holds up nothing but this task, which waits for it until its time is over.
 
-mod facts;
 mod sources;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tourniquet_api::EvidenceResult;
-use tourniquet_cluster::{Cluster, ContainerRef};
-use tourniquet_evidence::folder::{Bounds, Facts, Folder, Opening, Outcome, Place, Sealed, safe_path};
-use tourniquet_evidence::{Store, Trouble};
-use tourniquet_response::{Artifact, Collection, CollectionReport, ObjectRef, Progress, TaskKey};
-use tracing::{info, warn};
+use tourniquet_cluster::ContainerRef;
+use tourniquet_evidence::folder::{Bounds, Folder, Outcome, safe_path};
+use tourniquet_response::{Artifact, Collection, CollectionReport, ObjectRef, Progress};
+use tracing::info;
 
 use self::sources::Sources;
-use crate::stores::Stores;
+use super::Report;
+use super::case::{Case, TO_SEAL};
 
 /// Artifacts that are collected at the same time, each with at most four blocks of 4 MiB under way.
 const VOLATILE_AT_A_TIME: usize = 3;
 const AT_A_TIME: usize = 2;
-/// How long sealing may go on after the time is over, or it was told to end: a deletion waits for it.
-const TO_SEAL: Duration = Duration::from_secs(30);
 /// The longest silence of a source.
 const IDLE: Duration = Duration::from_secs(60);
-/// The pause before a store that does not take anything is tried again.
-const AGAIN: Duration = Duration::from_secs(2);
 /// Of what is not there as a whole, so many are named.
 const NAMED: usize = 5;
 
-/// Told how far it has come.
-pub(super) type Report = Arc<dyn Fn(Progress) + Send + Sync>;
-
 /// What a collection needs.
 pub(super) struct Collecting<'a> {
-    pub(super) cluster: &'a Cluster,
-    pub(super) stores: &'a Stores,
-    pub(super) cluster_name: &'a str,
-    pub(super) object: &'a ObjectRef,
-    pub(super) key: &'a TaskKey,
+    pub(super) case: Case<'a>,
     pub(super) collection: &'a Collection,
+    /// Artifacts that are stored at the same time, of all collections.
+    pub(super) uploads: &'a Semaphore,
     pub(super) end: &'a CancellationToken,
     pub(super) report: Report,
 }
@@ -57,15 +47,17 @@ impl Collecting<'_> {
             artifacts_total: i32::try_from(self.collection.artifacts.len()).unwrap_or(i32::MAX),
             ..EvidenceResult::default()
         };
-        (self.report)(Progress { evidence: evidence.clone(), volatile_done: false });
-        let (folder, facts) = match self.open(deadline).await {
+        self.tell(&evidence, false);
+        let planned = self.collection.artifacts.iter().map(|artifact| artifact.name.clone()).collect();
+        let opened = self.case.open(planned, "began to collect", deadline, self.end).await;
+        let (folder, facts) = match opened {
             Ok(opened) => opened,
             Err(trouble) => return self.ended(evidence, Vec::new(), Some(trouble)),
         };
         evidence.url = Some(folder.url());
         let missing = self.fill(&folder, deadline, &mut evidence).await;
         let until = if self.end.is_cancelled() { Instant::now() } else { deadline } + TO_SEAL;
-        match self.seal(&folder, facts, until).await {
+        match self.case.seal(&folder, facts, until).await {
             Ok(sealed) => {
                 evidence.record_digest = Some(sealed.record_sha256);
                 evidence.artifacts_done = count(sealed.done);
@@ -77,68 +69,21 @@ impl Collecting<'_> {
         }
     }
 
+    fn tell(&self, evidence: &EvidenceResult, volatile_done: bool) {
+        (self.report)(Progress { evidence: evidence.clone(), volatile_done, ..Progress::default() });
+    }
+
     fn ended(&self, evidence: EvidenceResult, missing: Vec<String>, trouble: Option<String>) -> CollectionReport {
         CollectionReport { evidence, missing, trouble, cancelled: self.end.is_cancelled() }
     }
 
-    /// Tries until the folder is open, the time is over, or it is told to end; then what stood in the way.
-    async fn open(&self, deadline: Instant) -> Result<(Folder, Facts), String> {
-        let mut last = "its time was over before it began".to_owned();
-        loop {
-            let tried = tokio::select! {
-                tried = timeout_at(deadline, self.try_to_open()) => tried,
-                () = self.end.cancelled() => return Err(last),
-            };
-            match tried {
-                Ok(Ok(opened)) => return Ok(opened),
-                Ok(Err(why)) => {
-                    if last != why {
-                        warn!(why, "evidence cannot be stored yet; it is tried again");
-                    }
-                    last = why;
-                }
-                Err(_) => return Err(last),
-            }
-            if Instant::now() + AGAIN >= deadline {
-                return Err(last);
-            }
-            tokio::select! {
-                () = sleep(AGAIN) => {}
-                () = self.end.cancelled() => return Err(last),
-            }
-        }
-    }
-
-    async fn try_to_open(&self) -> Result<(Folder, Facts), String> {
-        let open = self.stores.tried_by(&self.collection.store, Instant::now() + AGAIN).await;
-        let open = open.map_err(|error| error.to_string())?;
-        let clock = open.outcome.as_ref().ok().map(|checked| checked.clock_offset);
-        let facts = facts::of(self, clock).await;
-        let folder = self.open_in(&open.store, &facts).await.map_err(|trouble| trouble.to_string())?;
-        Ok((folder, facts))
-    }
-
-    async fn open_in(&self, store: &Store, facts: &Facts) -> Result<Folder, Trouble> {
-        let (namespace, name) = self.collection.response.split_once('/').unwrap_or(("", &self.collection.response));
-        let place = Place {
-            cluster: self.cluster_name.to_owned(),
-            response_namespace: namespace.to_owned(),
-            response_name: name.to_owned(),
-            response_uid: self.key.response.clone(),
-            target_name: self.object.name.clone(),
-            target_uid: self.key.target.clone(),
-        };
-        let planned = self.collection.artifacts.iter().map(|artifact| artifact.name.clone()).collect();
-        Folder::open(store, &place, &Opening { opened_at: jiff::Timestamp::now(), facts: facts.clone(), planned }).await
-    }
-
     /// Collects what is not there yet, what is volatile before everything else.
     async fn fill(&self, folder: &Folder, deadline: Instant, evidence: &mut EvidenceResult) -> Vec<String> {
-        let agent = match (&self.collection.agents, &self.collection.node) {
-            (Some(namespace), Some(node)) => self.cluster.agent_on(namespace, node).await,
+        let agent = match (&self.collection.agents, &self.case.custody.node) {
+            (Some(namespace), Some(node)) => self.case.cluster.agent_on(namespace, node).await,
             _ => Ok(None),
         };
-        let sources = Sources { cluster: self.cluster, object: self.object, agent };
+        let sources = Sources { cluster: self.case.cluster, object: self.case.object, agent };
         // Of a collection that another instance of the operator began.
         let there = folder.artifacts().await;
         let whole = |artifact: &&Artifact| {
@@ -161,9 +106,9 @@ impl Collecting<'_> {
                 if missing.len() < NAMED {
                     missing.extend(lack);
                 }
-                (self.report)(Progress { evidence: evidence.clone(), volatile_done: !volatile });
+                self.tell(evidence, !volatile);
             }
-            (self.report)(Progress { evidence: evidence.clone(), volatile_done: true });
+            self.tell(evidence, true);
         }
         missing
     }
@@ -176,6 +121,12 @@ impl Collecting<'_> {
         artifact: &Artifact,
         deadline: Instant,
     ) -> (u64, Option<String>) {
+        // What is waited for here counts: the time of the whole goes on.
+        let _permit = tokio::select! {
+            permit = self.uploads.acquire() => permit.ok(),
+            () = self.end.cancelled() => None,
+            () = sleep_until(deadline) => None,
+        };
         let bounds = Bounds {
             limit: artifact.limit,
             idle: IDLE,
@@ -187,29 +138,16 @@ impl Collecting<'_> {
         let stored = record.blob.as_ref().map_or(0, |blob| blob.length);
         let lack = match &record.outcome {
             Outcome::Done => None,
-            Outcome::Truncated => Some(format!("{} (cut off at {} bytes)", record.plan.name, artifact.limit)),
+            Outcome::Truncated => Some(match &record.report.truncated {
+                Some(why) => format!("{} (cut off: {why})", record.plan.name),
+                None => format!("{} (cut off at {} bytes)", record.plan.name, artifact.limit),
+            }),
             Outcome::Failed { why } => Some(format!("{} ({why})", record.plan.name)),
             Outcome::TimedOut => Some(format!("{} (not in time)", record.plan.name)),
             Outcome::Cancelled => Some(format!("{} (cancelled)", record.plan.name)),
         };
         info!(artifact = record.plan.name, bytes = stored, lack, "collected");
         (stored, lack)
-    }
-
-    /// Also when it was told to end: what was received is worth a seal.
-    async fn seal(&self, folder: &Folder, facts: Facts, until: Instant) -> Result<Sealed, String> {
-        loop {
-            let why = match timeout_at(until, folder.seal(facts.clone())).await {
-                Ok(Ok(sealed)) => return Ok(sealed),
-                Ok(Err(trouble)) => trouble.to_string(),
-                Err(_) => return Err("the store did not take the seal in time".to_owned()),
-            };
-            if Instant::now() + AGAIN >= until {
-                return Err(why);
-            }
-            warn!(why, "the folder cannot be sealed yet; it is tried again");
-            sleep(AGAIN).await;
-        }
     }
 }
 

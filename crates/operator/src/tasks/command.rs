@@ -1,130 +1,227 @@
 //! A command in a container: begun once, its outputs read to their end, and what is left of them.
+//!
+//! Where they are to be stored, that goes on beside the command, which waits for no store ([`sink`]), and for a while after it ([`stored`]).
 
-use std::collections::VecDeque;
+mod sink;
+mod stored;
+mod tail;
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
+use futures::future::{Either, select};
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tourniquet_api::RunResult;
-use tourniquet_cluster::{Cluster, ContainerRef, Process};
-use tourniquet_response::{Command, CommandReport, Ended};
+use tourniquet_api::{Outputs, RunResult};
+use tourniquet_cluster::{Cluster, ContainerRef, Output};
+use tourniquet_evidence::folder::{CommandFacts, SourceReport};
+use tourniquet_response::{Command, CommandReport, Ended, Progress};
+
+use self::sink::Sink;
+use self::stored::{AFTERWARDS, Stored, Storing};
+use self::tail::Tail;
+use super::Report;
+use super::case::{Case, TO_SEAL};
 
 /// How long is waited for who says that the container is still the one that was meant, before and after.
 const CHECK_LIMIT: Duration = Duration::from_secs(5);
 /// What is read of an output at a time, in bytes.
 const CHUNK: usize = 32 * 1024;
 
-/// Runs it. However it ends, that is what the report says.
-pub(super) async fn run(
-    cluster: &Cluster,
-    place: &ContainerRef,
-    command: &Command,
-    end: &CancellationToken,
-) -> CommandReport {
-    let mut tails = (Tail::new(command.tail), Tail::new(command.tail));
-    let deadline = tokio::time::sleep(command.timeout);
-    let ended = tokio::select! {
-        ended = attempt(cluster, place, command, &mut tails) => ended,
-        () = deadline => Ended::TimedOut,
-        () = end.cancelled() => Ended::Cancelled,
-    };
-    let asked = !matches!(ended, Ended::NotAsked(_) | Ended::NotBegun(_));
-    let replaced = match tokio::time::timeout(CHECK_LIMIT, cluster.replaced(place)).await {
-        Ok(Ok(replaced)) => replaced,
-        Ok(Err(error)) => Some(format!("whether the container was restarted cannot be seen ({error})")),
-        Err(_) => Some("whether the container was restarted cannot be seen in time".to_owned()),
-    };
-    let result = RunResult { stdout_tail: tails.0.text(), stderr_tail: tails.1.text(), ..RunResult::default() };
-    CommandReport { at: Timestamp::now(), ended, result, replaced: replaced.filter(|_| asked) }
+/// What a command needs.
+pub(super) struct Running<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) place: &'a ContainerRef,
+    pub(super) command: &'a Command,
+    /// Where its outputs go, if anywhere.
+    pub(super) case: Option<Case<'a>>,
+    /// Outputs that are stored at the same time, of all commands.
+    pub(super) streams: &'a Semaphore,
+    pub(super) end: &'a CancellationToken,
+    pub(super) report: Report,
 }
 
-async fn attempt(cluster: &Cluster, place: &ContainerRef, command: &Command, tails: &mut (Tail, Tail)) -> Ended {
-    match tokio::time::timeout(CHECK_LIMIT, cluster.replaced(place)).await {
-        Ok(Ok(None)) => {}
-        Ok(Ok(Some(why))) => return Ended::NotAsked(why),
-        Ok(Err(error)) => return Ended::NotAsked(error.to_string()),
-        Err(_) => return Ended::NotAsked("the API server did not answer in time".to_owned()),
-    }
-    let mut process = match cluster.exec(place, &command.argv).await {
-        Ok(process) => process,
-        Err(ended) => return ended,
-    };
-    let Process { stdout, stderr, .. } = &mut process;
-    // Together: one that is not read blocks the other.
-    tokio::join!(tails.0.read(stdout), tails.1.read(stderr));
-    process.ended().await
+/// An output: its end, and its way into the store.
+struct Tee {
+    tail: Tail,
+    sink: Option<Sink>,
 }
 
-/// The end of an output.
-struct Tail {
-    last: VecDeque<u8>,
-    limit: usize,
-}
-
-impl Tail {
-    const fn new(limit: usize) -> Self {
-        Self { last: VecDeque::new(), limit }
+impl Running<'_> {
+    /// Runs it. However it ends, that is what the report says.
+    pub(super) async fn run(&self) -> CommandReport {
+        self.run_as(self.begin()).await
     }
 
-    async fn read(&mut self, output: &mut (impl AsyncRead + Unpin)) {
+    /// The same of a command that is begun so.
+    async fn run_as<R: AsyncRead + Unpin, E: Future<Output = Ended>>(
+        &self,
+        begin: impl Future<Output = Result<(R, R, E), Ended>>,
+    ) -> CommandReport {
+        let Some(case) = &self.case else {
+            let mut tees = [None, None].map(|sink| Tee { tail: Tail::new(self.command.tail), sink });
+            return self.carry_out(begin, &mut tees).await;
+        };
+        let (over, started_at) = (CancellationToken::new(), Timestamp::now());
+        let [(one, stdout), (other, stderr)] = [(); 2].map(|()| Sink::new(self.command.timeout));
+        let (tell, ended) = oneshot::channel();
+        let storing = Storing { case, command: self.command, streams: self.streams, over: &over };
+        let storing = Box::pin(storing.run([stdout, stderr], ended));
+        let carrying = Box::pin(async {
+            let mut tees = [one, other].map(|sink| Tee { tail: Tail::new(self.command.tail), sink: Some(sink) });
+            let report = self.carry_out(begin, &mut tees).await;
+            tees.iter_mut().filter_map(|tee| tee.sink.as_mut()).for_each(|sink| sink.end(said(&report.ended)));
+            // It is not stored any more, when nobody hears it.
+            let _ = tell.send(self.facts(&report, started_at));
+            report
+        });
+        let (report, stored) = match select(carrying, storing).await {
+            Either::Left((report, storing)) => {
+                self.tell(&report);
+                let patiently = async {
+                    tokio::select! {
+                        () = sleep(AFTERWARDS) => {}
+                        () = async { self.end.cancelled().await; sleep(TO_SEAL / 2).await } => {}
+                    }
+                    over.cancel();
+                    sleep(TO_SEAL / 2).await;
+                };
+                let stored = match select(storing, Box::pin(patiently)).await {
+                    Either::Left((stored, _)) => stored,
+                    Either::Right(((), _)) => {
+                        let why = case.trouble().unwrap_or_else(|| "the store did not take them in time".to_owned());
+                        Stored { missing: vec![why], ..Stored::default() }
+                    }
+                };
+                (report, stored)
+            }
+            Either::Right((stored, carrying)) => (carrying.await, stored),
+        };
+        with(report, stored)
+    }
+
+    /// That it has ended, and how, though its outputs are still being stored.
+    fn tell(&self, report: &CommandReport) {
+        let mut report = report.clone();
+        report.result.outputs = Some(Outputs::Storing);
+        (self.report)(Progress { command: Some(Box::new(report)), ..Progress::default() });
+    }
+
+    fn facts(&self, report: &CommandReport, started_at: Timestamp) -> CommandFacts {
+        CommandFacts {
+            argv: self.command.argv.clone(),
+            container: self.command.container.clone(),
+            container_id: self.command.container_id.clone(),
+            started_at: Some(started_at),
+            ended_at: Some(report.at),
+            exit_code: exit_code(&report.ended),
+            ended: match &report.replaced {
+                Some(why) => {
+                    format!("{}; but {why} meanwhile: which container it ran in is not known", words(&report.ended))
+                }
+                None => words(&report.ended),
+            },
+        }
+    }
+
+    async fn carry_out<R: AsyncRead + Unpin, E: Future<Output = Ended>>(
+        &self,
+        begin: impl Future<Output = Result<(R, R, E), Ended>>,
+        tees: &mut [Tee; 2],
+    ) -> CommandReport {
+        let [stdout, stderr] = tees;
+        let attempt = async {
+            match begin.await {
+                Ok((out, err, ended)) => {
+                    // Together: one that is not read blocks the other.
+                    tokio::join!(stdout.read(out), stderr.read(err));
+                    ended.await
+                }
+                Err(ended) => ended,
+            }
+        };
+        let ended = tokio::select! {
+            ended = attempt => ended,
+            () = sleep(self.command.timeout) => Ended::TimedOut,
+            () = self.end.cancelled() => Ended::Cancelled,
+        };
+        let at = Timestamp::now();
+        let asked = !matches!(ended, Ended::NotAsked(_) | Ended::NotBegun(_));
+        let replaced = match timeout(CHECK_LIMIT, self.cluster.replaced(self.place)).await {
+            Ok(Ok(replaced)) => replaced,
+            Ok(Err(error)) => Some(format!("whether the container was restarted cannot be seen ({error})")),
+            Err(_) => Some("whether the container was restarted cannot be seen in time".to_owned()),
+        };
+        let result =
+            RunResult { stdout_tail: stdout.tail.text(), stderr_tail: stderr.tail.text(), ..RunResult::default() };
+        CommandReport { at, ended, result, not_stored: None, replaced: replaced.filter(|_| asked) }
+    }
+
+    async fn begin(&self) -> Result<(Output, Output, impl Future<Output = Ended>), Ended> {
+        match timeout(CHECK_LIMIT, self.cluster.replaced(self.place)).await {
+            Ok(Ok(None)) => {}
+            Ok(Ok(Some(why))) => return Err(Ended::NotAsked(why)),
+            Ok(Err(error)) => return Err(Ended::NotAsked(error.to_string())),
+            Err(_) => return Err(Ended::NotAsked("the API server did not answer in time".to_owned())),
+        }
+        Ok(self.cluster.exec(self.place, &self.command.argv).await?.split())
+    }
+}
+
+impl Tee {
+    async fn read(&mut self, mut output: impl AsyncRead + Unpin) {
         let mut buffer = vec![0; CHUNK];
         // An output that breaks off has ended; how the command ended is said by its status.
         while let Ok(count @ 1..) = output.read(&mut buffer).await {
             let chunk = buffer.get(..count).unwrap_or_default();
-            self.last.extend(chunk.iter().skip(count.saturating_sub(self.limit)));
-            let surplus = self.last.len().saturating_sub(self.limit);
-            self.last.drain(..surplus);
+            self.tail.add(chunk);
+            if let Some(sink) = &mut self.sink {
+                sink.write(chunk).await;
+            }
         }
-    }
-
-    /// As text that takes at most the limit in JSON, where a control character can take six bytes. `None` when nothing was written.
-    fn text(&mut self) -> Option<String> {
-        let bytes = self.last.make_contiguous();
-        // A character that was cut in half at the beginning.
-        let start = bytes.iter().position(|byte| byte & 0xC0 != 0x80).unwrap_or(0);
-        let text = String::from_utf8_lossy(bytes.get(start..).unwrap_or_default());
-        let in_json = |letter: char| match letter {
-            '"' | '\\' | '\n' | '\r' | '\t' => 2,
-            letter if letter.is_control() => 6,
-            letter => letter.len_utf8(),
-        };
-        let mut room = self.limit;
-        let mut kept = text.char_indices().rev().take_while(|(_, letter)| {
-            let size = in_json(*letter);
-            let fits = size <= room;
-            room = room.saturating_sub(size);
-            fits
-        });
-        let from = kept.by_ref().last().map(|(at, _)| at)?;
-        text.get(from..).map(str::to_owned)
     }
 }
 
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests: a panic is a failed test")]
-mod tests {
-    use super::*;
+/// The report, with what became of the outputs.
+fn with(mut report: CommandReport, stored: Stored) -> CommandReport {
+    let Stored { url, digest, missing } = stored;
+    report.result.outputs = Some(match (&digest, missing.is_empty()) {
+        (Some(_), true) => Outputs::Stored,
+        (Some(_), false) => Outputs::Incomplete,
+        (None, _) => Outputs::NotStored,
+    });
+    (report.result.url, report.result.digest) = (url, digest);
+    report.not_stored = Some(missing.join("; ")).filter(|missing| !missing.is_empty());
+    report
+}
 
-    async fn tail_of(output: &[u8], limit: usize) -> Option<String> {
-        let mut tail = Tail::new(limit);
-        tail.read(&mut { output }).await;
-        tail.text()
+/// What the end of a command says of its outputs: those of one that was let go of are what it had written by then.
+fn said(ended: &Ended) -> SourceReport {
+    let broken = match ended {
+        Ended::Exited(_) | Ended::NotAsked(_) | Ended::NotBegun(_) => None,
+        let_go @ (Ended::Lost(_) | Ended::TimedOut | Ended::Cancelled) => Some(words(let_go)),
+    };
+    SourceReport { broken, exit_code: exit_code(ended), ..SourceReport::default() }
+}
+
+const fn exit_code(ended: &Ended) -> Option<i32> {
+    match ended {
+        Ended::Exited(code) => Some(*code),
+        _ => None,
     }
+}
 
-    #[tokio::test]
-    async fn a_tail_is_the_end_and_within_its_limit_in_json() {
-        assert_eq!(tail_of(b"", 8).await, None);
-        assert_eq!(tail_of(b"hello", 8).await.as_deref(), Some("hello"));
-        assert_eq!(tail_of(b"0123456789", 4).await.as_deref(), Some("6789"));
-        assert_eq!(tail_of("aä".as_bytes(), 2).await.as_deref(), Some("ä"));
-        assert_eq!(tail_of("ä".as_bytes(), 1).await, None);
-        let garbage = [0xff_u8; 100_000];
-        let control = [1_u8; 100_000];
-        for output in [&garbage[..], &control[..], "\"\\\n".repeat(50_000).as_bytes(), "😀".repeat(5000).as_bytes()] {
-            let tail = tail_of(output, 4096).await.unwrap();
-            let stored = serde_json::to_string(&tail).unwrap().len() - 2;
-            assert!(stored <= 4096 && stored > 4000, "{stored}");
-        }
+fn words(ended: &Ended) -> String {
+    match ended {
+        Ended::NotAsked(why) => format!("it was not asked for: {why}"),
+        Ended::NotBegun(why) => format!("it was not begun: {why}"),
+        Ended::Exited(code) => format!("it ended with exit code {code}"),
+        Ended::Lost(why) => format!("the connection to it was lost: {why}"),
+        Ended::TimedOut => "it did not end in time, and was let go of".to_owned(),
+        Ended::Cancelled => "it was let go of before its end".to_owned(),
     }
 }

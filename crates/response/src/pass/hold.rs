@@ -17,6 +17,7 @@ use crate::conditions::{self, Is};
 use crate::isolate;
 use crate::preserve::{self, PRESERVE, Preserving};
 use crate::receipt;
+use crate::run;
 use crate::status;
 use crate::target::describe;
 use crate::world::Unread;
@@ -334,7 +335,8 @@ impl Gate {
                 let why = format!("action {} failed ({reason}), and its onFailure is Stop", state.name);
                 Some(Self { failed: true, waits: "", why })
             }
-            Outcome::Pending | Outcome::Running => {
+            // What its commands wrote may still be on its way into the store.
+            Outcome::Pending | Outcome::Running if !run::have_ended(state) => {
                 let why = format!("waits for action {}, whose onFailure is Stop", state.name);
                 Some(Self { failed: false, waits: "WaitsForAction", why })
             }

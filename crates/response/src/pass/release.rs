@@ -7,6 +7,7 @@ use super::{Look, Pass, Phase, Results, expired, order, step};
 use crate::action::{self, Assessment, Contained};
 use crate::conditions;
 use crate::preserve::{self, PRESERVE};
+use crate::run;
 use crate::status;
 use crate::world::Unread;
 
@@ -144,8 +145,9 @@ impl Look<'_> {
             // Also when it was made to last longer after the undo had begun.
             let reason = if !asked || expired(self.response, self.world.now) { "Expired" } else { "Released" };
             status::released(&mut pass.status, self.response, self.world.now, reason, held_by.as_deref());
-            pass.finalizer = goes_on(&pass.status);
+            pass.finalizer = is_under_way(&pass.status);
             pass.phase = Phase::Released;
+            self.record_release(pass)?;
         } else if conditions::find(&pass.status.conditions, "Reverted")
             .is_none_or(|reverted| reverted.reason != status::UNDO_FAILED)
         {
@@ -157,15 +159,14 @@ impl Look<'_> {
         Ok(())
     }
 
-    /// What goes on beside a release: evidence is collected to its end, and sealed. A deletion ends it.
+    /// What goes on beside a release: evidence is collected to its end, and sealed, and outputs are stored. A deletion ends it. After that its folders get to
+    /// know of the release.
     pub(super) fn settle(&self, pass: &mut Pass) -> Result<(), Unread> {
         let mut missing = Unread::default();
         let mut settled = Vec::new();
         for (action, state) in self.response.spec.actions.iter().zip(&pass.status.actions) {
-            let Some(act) = action.verb().and_then(action::action).filter(|_| state.outcome == Outcome::Running) else {
-                continue;
-            };
-            for result in state.results.iter().filter(|result| result.outcome == Outcome::Running) {
+            let Some(act) = action.verb().and_then(action::action) else { continue };
+            for result in state.results.iter().filter(|result| goes_on(state, result)) {
                 let Some(target) = pass.status.targets.iter().find(|target| target.uid == result.target_uid) else {
                     continue;
                 };
@@ -193,13 +194,17 @@ impl Look<'_> {
         for (action, target, seen, changes) in settled {
             settle(&mut pass.status, self.world.now, &action, &target, seen, changes);
         }
-        pass.finalizer = goes_on(&pass.status);
-        Ok(())
+        pass.finalizer = is_under_way(&pass.status);
+        self.record_release(pass)
     }
 }
 
 /// Whether something goes on that a release does not wait for.
-fn goes_on(status: &IncidentResponseStatus) -> bool {
-    // The results of what is undone stay what they were.
-    status.actions.iter().any(|action| action.outcome == Outcome::Running)
+pub(super) fn is_under_way(status: &IncidentResponseStatus) -> bool {
+    status.actions.iter().any(|action| action.results.iter().any(|result| goes_on(action, result)))
+}
+
+/// Evidence that is being collected, or outputs that are being stored. The results of what is undone stay what they were.
+fn goes_on(action: &ActionStatus, result: &TargetResult) -> bool {
+    action.outcome == Outcome::Running && result.outcome == Outcome::Running || run::is_storing(Some(result))
 }

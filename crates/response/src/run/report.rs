@@ -1,7 +1,8 @@
 //! What may be said of a command.
 
-use tourniquet_api::{Outcome, PinnedTarget, Run, RunResult, TargetResult};
+use tourniquet_api::{Outcome, Outputs, PinnedTarget, Run, RunResult, TargetResult};
 
+use super::stored;
 use crate::action::{Assessment, kept};
 use crate::target::describe;
 use crate::task::{CommandReport, Ended};
@@ -13,6 +14,9 @@ const TIMED_OUT: &str = "CommandTimedOut";
 const CANCELLED: &str = "CommandCancelled";
 const UNKNOWN: &str = "CommandUnknown";
 const REPLACED: &str = "ContainerReplaced";
+/// It has ended well, and its outputs are on their way into the store: nothing that comes after it waits for them.
+pub(super) const STORING: &str = "StoringOutputs";
+pub(super) const NOT_STORED: &str = "OutputsNotStored";
 const UNDO_SUCCEEDED: &str = "UndoCommandSucceeded";
 const UNDO_FAILED: &str = "UndoCommandFailed";
 const UNDO_UNKNOWN: &str = "UndoCommandUnknown";
@@ -26,7 +30,7 @@ pub(super) const UNDONE: [&str; 3] = [UNDO_SUCCEEDED, UNDO_FAILED, UNDO_UNKNOWN]
 
 /// What was decided before.
 pub(super) fn keep(before: Option<&TargetResult>) -> Option<Assessment> {
-    let known = [SUCCEEDED, FAILED, TIMED_OUT, CANCELLED, UNKNOWN, REPLACED];
+    let known = [SUCCEEDED, NOT_STORED, FAILED, TIMED_OUT, CANCELLED, UNKNOWN, REPLACED];
     kept(before, known.into_iter().chain(NOT_BEGUN).chain(UNDONE), UNKNOWN)
 }
 
@@ -56,7 +60,14 @@ pub(super) fn judge(target: &PinnedTarget, program: &str, run: &Run, report: &Co
         Ended::NotAsked(why) | Ended::NotBegun(why) => {
             (Outcome::Failed, NOT_STARTED, format!("{program} was not begun in {place}: {why}"))
         }
-        Ended::Exited(0) => (Outcome::Done, SUCCEEDED, format!("{program} ended in {place} with exit code 0")),
+        Ended::Exited(0) => {
+            let (outcome, reason) = match report.result.outputs {
+                None | Some(Outputs::Stored) => (Outcome::Done, SUCCEEDED),
+                Some(Outputs::Storing) => (Outcome::Running, STORING),
+                Some(Outputs::Incomplete | Outputs::NotStored | Outputs::Unknown) => (Outcome::Partial, NOT_STORED),
+            };
+            (outcome, reason, format!("{program} ended in {place} with exit code 0"))
+        }
         Ended::Exited(code) => (Outcome::Failed, FAILED, format!("{program} ended in {place} with exit code {code}")),
         Ended::Lost(why) => (
             Outcome::Unknown,
@@ -82,6 +93,7 @@ pub(super) fn judge(target: &PinnedTarget, program: &str, run: &Run, report: &Co
         ),
     };
     let result = RunResult { exit_code: code(&report.ended), ..report.result.clone() };
+    let message = format!("{message}{}", stored::said(report));
     let assessment = Assessment { outcome, reason, message, run: Some(result), ..Assessment::default() };
     match &report.replaced {
         Some(why) if !NOT_BEGUN.contains(&reason) => Assessment {

@@ -269,13 +269,13 @@ fn report_of_agent(stderr: &[u8], ended: &Ended, read: &FromOutside) -> SourceRe
             return SourceReport { broken: Some(format!("{error}{how}")), exit_code, ..SourceReport::default() };
         }
     };
-    let broken = match (&trailer.outcome, ended) {
-        (capture::Outcome::Whole, Ended::Exited(0)) => None,
-        (capture::Outcome::Truncated { message } | capture::Outcome::Failed { message, .. }, _) => {
-            Some(message.clone())
-        }
+    let (broken, truncated) = match (&trailer.outcome, ended) {
+        (capture::Outcome::Whole, Ended::Exited(0)) => (None, None),
+        // What there is of it is there; the digests tell whether it arrived.
+        (capture::Outcome::Truncated { message }, _) => (None, Some(message.clone())),
+        (capture::Outcome::Failed { message, .. }, _) => (Some(message.clone()), None),
         (capture::Outcome::Whole, ended) => {
-            Some(format!("the agent's command did not end as one that is whole: {ended:?}"))
+            (Some(format!("the agent's command did not end as one that is whole: {ended:?}")), None)
         }
     };
     let file = trailer.file.as_ref().map(|file| {
@@ -293,7 +293,7 @@ fn report_of_agent(stderr: &[u8], ended: &Ended, read: &FromOutside) -> SourceRe
         }
     });
     let claimed = Claim { by: "tourniquet-agent".to_owned(), sha256: trailer.sha256, length: Some(trailer.length) };
-    SourceReport { broken, exit_code, stderr: trailer.warnings.join("\n"), claimed: Some(claimed), file }
+    SourceReport { broken, truncated, exit_code, stderr: trailer.warnings.join("\n"), claimed: Some(claimed), file }
 }
 
 fn report_of_tool(stderr: Vec<u8>, ended: Ended) -> SourceReport {
