@@ -23,6 +23,8 @@ pub fn rbac_rules() -> Vec<PolicyRule> {
         // Patch is for the finalizer.
         rule("tourniquet.dev", &["incidentresponses"], &["get", "list", "watch", "patch"]),
         rule("tourniquet.dev", &["incidentresponses/status"], &["update"]),
+        // Asked for at admission of whoever takes the finalizer off.
+        rule("tourniquet.dev", &["incidentresponses/finalizers"], &["update"]),
         // What is written of a store is what became of using it. The credentials that it names are in a Role: only of the operator's own namespace.
         rule("tourniquet.dev", &["evidencestores"], &["get", "list", "watch"]),
         rule("tourniquet.dev", &["evidencestores/status"], &["update"]),

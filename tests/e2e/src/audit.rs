@@ -31,6 +31,9 @@ pub struct Request {
     pub object_ref: ObjectRef,
     #[serde(default)]
     response_status: Answer,
+    /// What admission has to say of it.
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
     request_received_timestamp: Timestamp,
 }
 
@@ -69,6 +72,11 @@ impl Request {
     /// Whether the API server did it.
     pub fn succeeded(&self) -> bool {
         (200..300).contains(&self.response_status.code)
+    }
+
+    /// What a policy of admission records, by `policy/key`.
+    pub fn annotation(&self, key: &str) -> Option<&str> {
+        self.annotations.get(key).map(String::as_str)
     }
 
     /// `resource`, or `resource/subresource`.

@@ -12,6 +12,7 @@
 pub mod agents;
 pub mod audit;
 pub mod azurite;
+pub mod bypass;
 pub mod crash;
 pub mod cut;
 pub mod dry_run;
@@ -21,6 +22,7 @@ pub mod evidence;
 pub mod faults;
 pub mod hops;
 pub mod overlap;
+pub mod people;
 pub mod pods;
 pub mod response_bench;
 pub mod responses;

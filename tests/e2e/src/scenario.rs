@@ -178,6 +178,7 @@ impl Scenario {
         }
         // After the responses: they may store something to their end.
         self.remove_stores().await?;
+        self.remove_rights().await?;
         let namespaces: Api<Namespace> = Api::all(self.env.client.clone());
         namespaces.delete(&self.namespace, &DeleteParams::background()).await.map(drop).or_else(ignore_missing)?;
         anyhow::ensure!(stuck.is_empty(), "deleted, and not undone: {}", stuck.join("; "));

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use kube::api::{DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
@@ -11,6 +12,16 @@ use tourniquet_e2e::{RESPONSE_NAMESPACE, Scenario, scenario, until};
 
 fn pod() -> Value {
     json!({ "pod": { "namespace": "shop", "name": "web" } })
+}
+
+/// Has admission look on, or deny again. It knows the present schema, and denies what it cannot look at.
+async fn admission(s: &Scenario, action: &str) -> Result<()> {
+    let bindings: kube::Api<ValidatingAdmissionPolicyBinding> = kube::Api::all(s.env.client.clone());
+    let patch = Patch::Merge(json!({ "spec": { "validationActions": [action] } }));
+    for name in ["create.tourniquet.dev", "targets.tourniquet.dev"] {
+        bindings.patch(name, &PatchParams::default(), &patch).await?;
+    }
+    Ok(())
 }
 
 /// Stores what the present schema refuses, as an older or a newer one may have allowed it.
@@ -40,11 +51,13 @@ async fn store_invalid(s: &Scenario, name: &str, spec: Value) -> Result<()> {
         "apiVersion": "tourniquet.dev/v1alpha1", "kind": "IncidentResponse",
         "metadata": { "name": name, "labels": { "e2e.tourniquet.dev/test": s.namespace } }, "spec": spec,
     }))?;
-    // The API server takes up a changed definition a moment later.
+    admission(s, "Audit").await?;
+    // The API server takes up a changed definition a moment later, and a changed policy.
     let stored = until("the invalid object is stored", Duration::from_secs(30), async || {
         Ok(responses.create(&PostParams::default(), &object).await.ok())
     })
     .await;
+    admission(s, "Deny").await?;
     let restore = json!({ "spec": { "versions": crd.data["spec"]["versions"] } });
     crds.patch("incidentresponses.tourniquet.dev", &parameters, &Patch::Merge(restore)).await?;
     stored?;

@@ -1,10 +1,11 @@
-//! What the operator refuses: Accepted=False with a reason, and nothing is touched.
+//! What the operator refuses: Accepted=False with a reason, and nothing is touched. What needs no look at the target is refused before, at admission:
+//! `none_admission_create.rs`.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tourniquet_e2e::{Environment, RESPONSE_NAMESPACE, Scenario, Spec, TestResponse, scenario};
+use tourniquet_e2e::{Environment, Scenario, Spec, TestResponse, scenario};
 
 /// Expects a refusal with this reason, whose message holds these words.
 async fn refused(response: &TestResponse, reason: &str, words: &str) -> Result<()> {
@@ -96,29 +97,6 @@ fn a_pod_created_after_the_alert() {
         let spec = Spec::isolate(&web).with_pod("createdBefore", json!("2020-01-01T00:00:00Z"));
         refused(&s.respond("r", spec).await?, "CreatedAfter", "not the pod that was meant").await?;
         ensure!(version(&s, "web").await? == before);
-        Ok(())
-    });
-}
-
-#[test]
-fn a_protected_namespace() {
-    scenario("protected", |s| async move {
-        let response = s.respond("r", isolate("kube-system", "anything")).await?;
-        refused(&response, "ProtectedNamespace", "overrideProtection").await?;
-        let own = isolate("tourniquet-system", "anything").with("overrideProtection", json!(true));
-        refused(&s.respond("own", own).await?, "ProtectedNamespace", "cannot be overridden").await
-    });
-}
-
-#[test]
-fn a_response_elsewhere_that_targets_another_namespace() {
-    scenario("elsewhere", |s| async move {
-        let web = s.pod("web").await?;
-        let other = s.respond_in(&s.namespace, "r", isolate("default", "anything")).await?;
-        refused(&other, "OutsideResponseNamespace", RESPONSE_NAMESPACE).await?;
-        // Its own namespace it may target.
-        let own = s.respond_in(&s.namespace, "own", Spec::isolate(&web)).await?;
-        own.becomes("Accepted", "True", Duration::from_secs(30)).await?;
         Ok(())
     });
 }

@@ -97,6 +97,8 @@ rules:
   users:
   - system:serviceaccount:tourniquet-system:tourniquet-operator
   - system:serviceaccount:tourniquet-agent:tourniquet-agent
+  # Of a test, that asks who broke the glass.
+  - system:serviceaccount:default:e2e-break-glass
 - level: None
 ";
 
