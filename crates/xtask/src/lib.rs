@@ -3,11 +3,13 @@
 pub mod azurite;
 pub mod bagit;
 pub mod bench;
+pub mod chart;
 pub mod cluster;
 pub mod demo;
 pub mod generate;
 pub mod image;
 pub mod install;
+mod kustomize;
 mod lifecycle;
 pub mod test;
 pub mod ui;

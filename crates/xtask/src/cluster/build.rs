@@ -112,14 +112,25 @@ pub(super) fn ensure(cilium: bool) -> Result<Binaries> {
         if module.name == "cilium" && !cilium {
             continue;
         }
-        let source = layout::modules().join(module.name);
-        let dir = layout::base().join("bin").join(format!("{}-{}", module.name, key(module, &source)?));
-        if !dir.is_dir() {
-            build(module, &source, &dir)?;
-        }
-        dirs.push((module.name, dir));
+        dirs.push((module.name, built(module)?));
     }
     Ok(Binaries { dirs })
+}
+
+/// Helm alone, for what needs no cluster.
+pub(super) fn ensure_helm() -> Result<PathBuf> {
+    let module = MODULES.iter().find(|module| module.name == "helm").context("helm is not among the modules")?;
+    Ok(built(module)?.join("helm"))
+}
+
+/// The folder of a module's programs, built when it is not in the cache.
+fn built(module: &Module) -> Result<PathBuf> {
+    let source = layout::modules().join(module.name);
+    let dir = layout::base().join("bin").join(format!("{}-{}", module.name, key(module, &source)?));
+    if !dir.is_dir() {
+        build(module, &source, &dir)?;
+    }
+    Ok(dir)
 }
 
 /// What decides the result: the pins, our own source, the recipe.

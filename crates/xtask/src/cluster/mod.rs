@@ -212,6 +212,11 @@ pub fn ensure_packages() -> Result<()> {
     packages::ensure()
 }
 
+/// Helm of the version that the clusters have, built when it is not there.
+pub fn ensure_helm() -> Result<PathBuf> {
+    build::ensure_helm()
+}
+
 /// The running cluster of this name.
 pub fn get(name: &str) -> Result<Handle> {
     let layout = Layout::new(name)?;
