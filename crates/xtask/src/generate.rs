@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 
-use crate::{cluster::workspace, kustomize};
+use crate::{cluster::workspace, kustomize, reference};
 
 const HEADER: &str = "# Generated from the code by `cargo xtask generate`. Do not edit.\n";
 
@@ -25,7 +25,11 @@ fn files() -> Result<Vec<(PathBuf, String)>> {
         ("nodeagents.yaml", tourniquet_api::node_agent_crd()),
     ];
     let rules = yaml(&Rules { rules: tourniquet_response::rbac_rules() })?;
-    let mut files = vec![(PathBuf::from("charts/tourniquet/generated/rules.yaml"), rules)];
+    let reference = reference::page(&[tourniquet_api::incident_response_crd(), tourniquet_api::evidence_store_crd()])?;
+    let mut files = vec![
+        (PathBuf::from("charts/tourniquet/generated/rules.yaml"), rules),
+        (PathBuf::from("docs/api.md"), reference),
+    ];
     for (name, definition) in definitions {
         let text = yaml(&definition)?;
         files.push((Path::new("crds").join(name), text.clone()));

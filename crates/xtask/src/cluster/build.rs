@@ -200,7 +200,7 @@ fn go_list(source: &Path, module: &str) -> Result<PathBuf> {
 }
 
 /// Copies a folder, writable: Go's module cache is read-only, and both the agent and `down` write here.
-pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
     for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
         let entry = entry?;

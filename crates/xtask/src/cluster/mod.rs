@@ -25,6 +25,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::build::copy_tree;
 pub use self::images::WORKLOAD;
 pub use self::layout::{AUDIT_LOG, STATIC_PODS};
 pub use self::layout::{KUBERNETES_IP, NODE, NODE_IP, POD_CIDR, SERVICE_CIDR, base, workspace};
