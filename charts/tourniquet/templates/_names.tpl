@@ -10,3 +10,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 app.kubernetes.io/name: tourniquet
 app.kubernetes.io/component: operator
 {{- end -}}
+
+{{/* Whoever uninstalls or prunes leaves this one: Helm, Argo CD, Flux. */}}
+{{- define "tourniquet.keep" -}}
+helm.sh/resource-policy: keep
+argocd.argoproj.io/sync-options: Prune=false,Delete=false
+kustomize.toolkit.fluxcd.io/prune: disabled
+{{- end -}}

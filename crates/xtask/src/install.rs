@@ -240,22 +240,11 @@ pub fn install(place: &Place<'_>, operator: &str, agent: Option<&str>, set: &[St
     );
     let apply = ["apply", "--server-side", "--force-conflicts", "--field-manager=tourniquet-install", "-f"];
     feed(place.kubectl(&[&apply[..], &["-"]].concat()), &namespace)?;
-    // Helm installs the CRDs of a chart once and never upgrades them.
-    let crds = workspace().join("crds");
-    run(place.kubectl(&[&apply[..], &[&crds.display().to_string()]].concat()))?;
-    run(place.kubectl(&[
-        "wait",
-        "--for=condition=Established",
-        "--timeout=60s",
-        "crd/incidentresponses.tourniquet.dev",
-        "crd/containments.internal.tourniquet.dev",
-        "crd/nodeagents.internal.tourniquet.dev",
-    ]))?;
-
     let chart = workspace().join("charts/tourniquet").display().to_string();
-    let mut args: Vec<String> = ["upgrade", "--install", "tourniquet", &chart, "--namespace", NAMESPACE, "--skip-crds"]
+    let mut args: Vec<String> = ["upgrade", "--install", "tourniquet", &chart, "--namespace", NAMESPACE, "--wait"]
         .iter()
-        .chain(&["--wait", "--timeout", "3m"])
+        // Also where somebody has applied the definitions before.
+        .chain(&["--timeout", "3m", "--take-ownership"])
         .map(ToString::to_string)
         .collect();
     let mut images = vec![("image", operator)];

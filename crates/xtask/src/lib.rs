@@ -3,11 +3,16 @@
 pub mod azurite;
 pub mod bagit;
 pub mod bench;
+pub mod chart;
 pub mod cluster;
 pub mod demo;
+pub mod dependencies;
 pub mod generate;
 pub mod image;
 pub mod install;
+mod kustomize;
 mod lifecycle;
+mod reference;
 pub mod test;
+mod tools;
 pub mod ui;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use tourniquet_xtask::{azurite, bench, cluster, demo, generate, test};
+use tourniquet_xtask::{azurite, bench, cluster, demo, dependencies, generate, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The commands of the tourniquet workspace")]
@@ -20,7 +20,7 @@ enum Command {
     /// A real single-node Kubernetes for development and tests
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
-    /// Writes the files that are derived from the code: CRDs and RBAC rules
+    /// Writes the files that are derived from the code: CRDs and RBAC rules, docs/api.md, deploy/kustomize
     Generate {
         /// Only check that they are up to date
         #[arg(long)]
@@ -31,6 +31,8 @@ enum Command {
     /// Measures, and asserts nothing
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Writes a bill of materials (CycloneDX) of each program that is shipped into target/sbom
+    Sbom,
     /// Runs every check and every test
     Test(test::TestCommand),
     /// Installs Azurite for the tests of evidence, and prints where: TOURNIQUET_AZURITE=$(cargo xtask azurite) cargo test --package tourniquet-evidence
@@ -47,6 +49,7 @@ impl Command {
             }
             Self::Bench(command) => command.run(),
             Self::Demo(command) => command.run(),
+            Self::Sbom => dependencies::bills().map(|()| ExitCode::SUCCESS),
             Self::Test(command) => command.run(),
             Self::Azurite => {
                 println!("{}", azurite::ensure()?.display());

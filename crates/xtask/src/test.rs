@@ -16,7 +16,7 @@ use clap::{Args, ValueEnum};
 use crate::{
     azurite, bagit,
     cluster::{self, Handle, Network, base, workspace},
-    generate,
+    dependencies, generate,
     install::{self, NAMESPACE, Place},
     lifecycle,
     ui::seconds,
@@ -36,7 +36,7 @@ pub enum Part {
     Checks,
     /// Unit and property tests.
     Unit,
-    /// The test cluster itself: up, run, heal, down.
+    /// The test cluster itself (up, run, heal, down), and the chart: installed, upgraded, rolled back, uninstalled.
     Lifecycle,
     /// End-to-end tests on the cluster with Cilium.
     Cilium,
@@ -99,7 +99,7 @@ impl TestCommand {
             })?;
         }
         if wanted(Part::Lifecycle) && self.context.is_none() {
-            for (name, check) in lifecycle::CHECKS {
+            for (name, check) in lifecycle::checks() {
                 phase(name, check)?;
                 count.passed += 1;
             }
@@ -230,6 +230,7 @@ fn checks(count: &mut Count) -> Result<()> {
     check("the pure crates stay pure", &|| {
         ["tourniquet-api", "tourniquet-response", "tourniquet-capture"].into_iter().try_for_each(pure)
     })?;
+    check("licences, bans and sources of dependencies", &dependencies::check)?;
     check("generated files", &generate::check)
 }
 

@@ -112,14 +112,25 @@ pub(super) fn ensure(cilium: bool) -> Result<Binaries> {
         if module.name == "cilium" && !cilium {
             continue;
         }
-        let source = layout::modules().join(module.name);
-        let dir = layout::base().join("bin").join(format!("{}-{}", module.name, key(module, &source)?));
-        if !dir.is_dir() {
-            build(module, &source, &dir)?;
-        }
-        dirs.push((module.name, dir));
+        dirs.push((module.name, built(module)?));
     }
     Ok(Binaries { dirs })
+}
+
+/// Helm alone, for what needs no cluster.
+pub(super) fn ensure_helm() -> Result<PathBuf> {
+    let module = MODULES.iter().find(|module| module.name == "helm").context("helm is not among the modules")?;
+    Ok(built(module)?.join("helm"))
+}
+
+/// The folder of a module's programs, built when it is not in the cache.
+fn built(module: &Module) -> Result<PathBuf> {
+    let source = layout::modules().join(module.name);
+    let dir = layout::base().join("bin").join(format!("{}-{}", module.name, key(module, &source)?));
+    if !dir.is_dir() {
+        build(module, &source, &dir)?;
+    }
+    Ok(dir)
 }
 
 /// What decides the result: the pins, our own source, the recipe.
@@ -189,7 +200,7 @@ fn go_list(source: &Path, module: &str) -> Result<PathBuf> {
 }
 
 /// Copies a folder, writable: Go's module cache is read-only, and both the agent and `down` write here.
-pub(super) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).with_context(|| format!("cannot create {}", to.display()))?;
     for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
         let entry = entry?;

@@ -25,6 +25,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::build::copy_tree;
 pub use self::images::WORKLOAD;
 pub use self::layout::{AUDIT_LOG, STATIC_PODS};
 pub use self::layout::{KUBERNETES_IP, NODE, NODE_IP, POD_CIDR, SERVICE_CIDR, base, workspace};
@@ -210,6 +211,11 @@ pub fn ensure_up(options: &Options) -> Result<Handle> {
 /// Makes sure that the system's packages are there, or says in one message which are missing.
 pub fn ensure_packages() -> Result<()> {
     packages::ensure()
+}
+
+/// Helm of the version that the clusters have, built when it is not there.
+pub fn ensure_helm() -> Result<PathBuf> {
+    build::ensure_helm()
 }
 
 /// The running cluster of this name.

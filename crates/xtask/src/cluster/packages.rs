@@ -23,6 +23,9 @@ const PACKAGES: &[Package] = &[
     Package { name: "iptables", present: || on_path("iptables") },
     Package { name: "ipset", present: || on_path("ipset") },
     Package { name: "conntrack", present: || on_path("conntrack") },
+    // By hand, as docs/runbook.md says.
+    Package { name: "curl", present: || on_path("curl") },
+    Package { name: "nftables", present: || on_path("nft") },
     Package { name: "kmod", present: || on_path("modprobe") },
     Package { name: "gcc", present: || on_path("gcc") },
     Package { name: "libc6-dev", present: || Path::new("/usr/include/stdlib.h").exists() },

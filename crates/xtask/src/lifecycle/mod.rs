@@ -1,4 +1,9 @@
-//! The checks of `cargo xtask cluster` itself: what is said of it holds on this machine.
+//! The checks of `cargo xtask cluster` itself, that what is said of it holds on this machine; and, in a cluster that comes and goes with them, those of the
+//! chart, which is installed and uninstalled there.
+
+mod chart;
+mod runbook;
+mod snapshot;
 
 use std::{
     fs,
@@ -19,15 +24,18 @@ const NAME: &str = "test-lifecycle";
 type Check = (&'static str, fn() -> Result<()>);
 
 /// In this order; each goes on where the one before ended.
-pub(crate) const CHECKS: [Check; 7] = [
-    ("a cluster comes up, and a second up finds it healthy", up_twice),
-    ("run keeps standard streams and the exit status", run_is_transparent),
-    ("there is no way out of it", no_way_out),
-    ("a daemon that is killed comes back", daemon_comes_back),
-    ("after its process 1 was killed, up heals", heals),
-    ("two clusters are kept apart", kept_apart),
-    ("down leaves nothing on the machine", nothing_is_left),
-];
+pub(crate) fn checks() -> impl Iterator<Item = Check> {
+    let [up, run, out, daemon, heal, apart, down]: [Check; 7] = [
+        ("a cluster comes up, and a second up finds it healthy", up_twice),
+        ("run keeps standard streams and the exit status", run_is_transparent),
+        ("there is no way out of it", no_way_out),
+        ("a daemon that is killed comes back", daemon_comes_back),
+        ("after its process 1 was killed, up heals", heals),
+        ("two clusters are kept apart", kept_apart),
+        ("down leaves nothing on the machine", nothing_is_left),
+    ];
+    [up, run, out, daemon, heal, apart].into_iter().chain(chart::CHECKS).chain([down])
+}
 
 fn options() -> Options {
     Options { name: NAME.to_owned(), network: Some(Network::None), profile: None }

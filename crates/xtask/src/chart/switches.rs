@@ -1,0 +1,276 @@
+//! What the chart renders with each of its switches, and what it refuses.
+
+use std::{collections::BTreeSet, fs, process::Command};
+
+use anyhow::{Context, Result, bail, ensure};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::Value;
+
+use super::{KUBERNETES, identity, objects, output, path, template};
+use crate::cluster::{self, workspace};
+
+/// What Helm, Argo CD and Flux each go by when they uninstall or prune.
+const KEEP: [(&str, &str); 3] = [
+    ("helm.sh/resource-policy", "keep"),
+    ("argocd.argoproj.io/sync-options", "Prune=false,Delete=false"),
+    ("kustomize.toolkit.fluxcd.io/prune", "disabled"),
+];
+/// Kinds that the chart makes and that are in no namespace.
+const CLUSTER_SCOPED: [&str; 8] = [
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "CustomResourceDefinition",
+    "MutatingAdmissionPolicy",
+    "MutatingAdmissionPolicyBinding",
+    "Namespace",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+];
+
+/// A way to set the chart's switches, and what comes of it.
+pub(crate) struct Case {
+    /// What it is for.
+    pub(crate) name: &'static str,
+    /// As after `--set`.
+    pub(crate) set: &'static [&'static str],
+    /// Objects that are there, as in [`identity`].
+    has: &'static [&'static str],
+    /// And those that are not.
+    lacks: &'static [&'static str],
+    /// Texts that are in it.
+    says: &'static [&'static str],
+    /// And those that are not.
+    omits: &'static [&'static str],
+}
+
+const NONE: Case = Case { name: "", set: &[], has: &[], lacks: &[], says: &[], omits: &[] };
+const OPERATOR: &str = "Deployment tourniquet-system/tourniquet-operator";
+const AGENT: &str = "DaemonSet tourniquet-agent/tourniquet-agent";
+const BUDGET: &str = "PodDisruptionBudget tourniquet-system/tourniquet-operator";
+const MONITOR: &str = "ServiceMonitor tourniquet-system/tourniquet-operator";
+const DEFINITION: &str = "CustomResourceDefinition incidentresponses.tourniquet.dev";
+
+/// Every switch, and those together that have to do with each other.
+pub(crate) const CASES: &[Case] = &[
+    Case {
+        name: "as it is shipped",
+        has: &[
+            OPERATOR,
+            AGENT,
+            DEFINITION,
+            "Namespace incident-response",
+            "Namespace tourniquet-agent",
+            "NetworkPolicy tourniquet-system/tourniquet-operator",
+            "NetworkPolicy tourniquet-agent/tourniquet-agent",
+        ],
+        // A budget for a single pod would keep its node from being drained.
+        lacks: &[BUDGET, MONITOR],
+        says: &["DAC_READ_SEARCH"],
+        omits: &["topologySpreadConstraints", "azure.workload.identity"],
+        ..NONE
+    },
+    Case {
+        name: "without agents",
+        set: &["agent.enabled=false"],
+        has: &[OPERATOR],
+        lacks: &[AGENT, "Namespace tourniquet-agent", "NetworkPolicy tourniquet-agent/tourniquet-agent"],
+        omits: &["SYS_ADMIN", "TOURNIQUET_AGENT_NAMESPACE"],
+        ..NONE
+    },
+    Case {
+        name: "agents that read nothing",
+        set: &["agent.capture.enabled=false"],
+        has: &[AGENT],
+        lacks: &["Role tourniquet-agent/tourniquet-operator", "RoleBinding tourniquet-agent/tourniquet-operator"],
+        omits: &["DAC_READ_SEARCH"],
+        ..NONE
+    },
+    Case {
+        name: "agents in a namespace of another name",
+        set: &["agent.namespace=agents"],
+        has: &["DaemonSet agents/tourniquet-agent", "Namespace agents"],
+        says: &["system:serviceaccount:agents:tourniquet-agent"],
+        omits: &["system:serviceaccount:tourniquet-agent:"],
+        ..NONE
+    },
+    Case {
+        name: "several replicas",
+        set: &["replicas=3"],
+        has: &[BUDGET],
+        says: &["topologyKey: kubernetes.io/hostname", "topologyKey: topology.kubernetes.io/zone"],
+        ..NONE
+    },
+    Case {
+        name: "several replicas, neither spread nor with a budget",
+        set: &["replicas=2", "topologySpreadConstraints=null", "podDisruptionBudget.enabled=false"],
+        lacks: &[BUDGET],
+        omits: &["topologySpreadConstraints"],
+        ..NONE
+    },
+    Case {
+        name: "without network policies",
+        set: &["networkPolicy.enabled=false"],
+        lacks: &[
+            "NetworkPolicy tourniquet-system/tourniquet-operator",
+            "NetworkPolicy tourniquet-agent/tourniquet-agent",
+        ],
+        ..NONE
+    },
+    Case {
+        name: "a ServiceMonitor where Helm does not see that it is served",
+        set: &["serviceMonitor.always=true", "serviceMonitor.labels.release=prometheus"],
+        has: &[MONITOR, "Service tourniquet-system/tourniquet-operator"],
+        says: &["release: prometheus"],
+        ..NONE
+    },
+    Case {
+        name: "no ServiceMonitor in any case",
+        set: &["serviceMonitor.always=true", "serviceMonitor.enabled=false"],
+        lacks: &[MONITOR, "Service tourniquet-system/tourniquet-operator"],
+        ..NONE
+    },
+    Case {
+        name: "definitions that somebody else applies",
+        set: &["crds.enabled=false"],
+        lacks: &[DEFINITION, "CustomResourceDefinition containments.internal.tourniquet.dev"],
+        ..NONE
+    },
+    Case {
+        name: "a response namespace that somebody else makes",
+        set: &["createResponseNamespace=false", "responseNamespace=soc"],
+        lacks: &["Namespace incident-response", "Namespace soc"],
+        says: &["value: \"soc\""],
+        ..NONE
+    },
+    Case {
+        name: "workload identity",
+        set: &[
+            "workloadIdentity.clientID=00000000-0000-0000-0000-000000000001",
+            "workloadIdentity.tenantID=00000000-0000-0000-0000-000000000002",
+        ],
+        has: &["ServiceAccount tourniquet-system/tourniquet-operator"],
+        says: &[
+            "azure.workload.identity/client-id: \"00000000-0000-0000-0000-000000000001\"",
+            "azure.workload.identity/tenant-id: \"00000000-0000-0000-0000-000000000002\"",
+            "azure.workload.identity/use: \"true\"",
+        ],
+        ..NONE
+    },
+    Case {
+        name: "what pods may be given",
+        set: &[
+            "imagePullSecrets[0].name=registry",
+            "podLabels.team=soc",
+            "podAnnotations.note=here",
+            "serviceAccount.annotations.owner=soc",
+            "nodeSelector.pool=system",
+            "tolerations[0].operator=Exists",
+            "affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution=null",
+            "extraEnv[0].name=HTTPS_PROXY",
+            "extraEnv[0].value=http://proxy:3128",
+            "priorityClassName=",
+        ],
+        says: &["- name: registry", "team: soc", "note: here", "owner: soc", "pool: system", "name: HTTPS_PROXY"],
+        omits: &["system-cluster-critical"],
+        ..NONE
+    },
+];
+
+/// What is refused, and what the message says.
+const REFUSED: &[(&str, &str)] = &[
+    ("agent.namespace=tourniquet-system", "must not be the operator's own"),
+    ("responseNamespace=tourniquet-system", "must not be the operator's own namespace"),
+    ("replicas=0", "replicas"),
+    ("replica=2", "replica"),
+    ("serviceMonitor.interval=soon", "interval"),
+    ("workloadIdentity.clientID=operator", "clientID"),
+    ("crds.enable=true", "enable"),
+];
+
+/// Helm's own lint, then each case and each refusal.
+///
+/// # Errors
+/// Names the case and what is wrong with it.
+pub fn check() -> Result<()> {
+    let mut lint = Command::new(cluster::ensure_helm()?);
+    output(lint.args(["lint", "--strict", "--kube-version", KUBERNETES]).arg(path()))?;
+    for case in CASES {
+        template(case.set).and_then(|text| case.holds(&text)).with_context(|| format!("the chart, {}", case.name))?;
+    }
+    for (set, message) in REFUSED {
+        match template(&[set]) {
+            Ok(_) => bail!("the chart takes {set}"),
+            Err(error) => ensure!(error.to_string().contains(message), "the chart, {set}: {error}"),
+        }
+    }
+    Ok(())
+}
+
+impl Case {
+    fn holds(&self, text: &str) -> Result<()> {
+        let objects = objects(text)?;
+        for object in objects.values() {
+            well_formed(object)?;
+        }
+        for wanted in self.has {
+            ensure!(objects.contains_key(*wanted), "there is no {wanted}");
+        }
+        for unwanted in self.lacks {
+            ensure!(!objects.contains_key(*unwanted), "there is {unwanted}");
+        }
+        for wanted in self.says {
+            ensure!(text.contains(wanted), "it does not say {wanted}");
+        }
+        for unwanted in self.omits {
+            ensure!(!text.contains(unwanted), "it says {unwanted}");
+        }
+        Ok(())
+    }
+}
+
+/// What holds of every object of the chart, whatever the switches.
+fn well_formed(object: &Value) -> Result<()> {
+    let identity = identity(object)?;
+    let (kind, metadata) = (object["kind"].as_str().unwrap_or_default(), &object["metadata"]);
+    ensure!(
+        CLUSTER_SCOPED.contains(&kind) != metadata["namespace"].is_string(),
+        "{identity}: whoever applies it without Helm puts it into the namespace that he happens to be in"
+    );
+    ensure!(
+        metadata["labels"]["app.kubernetes.io/name"] == "tourniquet",
+        "{identity} has no label that says whose it is"
+    );
+    if kind == "CustomResourceDefinition" || kind == "Namespace" {
+        for (key, value) in KEEP {
+            ensure!(metadata["annotations"][key] == value, "{identity} goes when the chart is uninstalled: {key}");
+        }
+    }
+    if kind == "CustomResourceDefinition" {
+        let name = metadata["name"].as_str().and_then(|name| name.split('.').next()).unwrap_or_default();
+        let file = workspace().join("crds").join(format!("{name}.yaml"));
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        // As a definition: Helm writes 1 where the generator writes 1.0.
+        let (rendered, generated): (CustomResourceDefinition, CustomResourceDefinition) =
+            (serde_json::from_value(object.clone())?, serde_saphyr::from_str(&text)?);
+        ensure!(rendered.spec == generated.spec, "{identity} is not that of {}", file.display());
+    }
+    if let Some(list) = object["rules"].as_array().filter(|_| kind == "ClusterRole") {
+        let verbs: BTreeSet<&str> = list
+            .iter()
+            .flat_map(|rule| rule["verbs"].as_array().into_iter().flatten())
+            .filter_map(Value::as_str)
+            .collect();
+        ensure!(!verbs.contains("*"), "{identity} grants every verb");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check;
+
+    #[test]
+    fn each_switch_renders_what_it_is_for() {
+        check().unwrap();
+    }
+}
