@@ -167,7 +167,14 @@ fn an_operator_that_is_killed_at_any_write_of_the_release_says_it_all_the_same()
             stage.settle("alert").unwrap();
             let said = begun(&stage);
             assert!(said.windows(2).all(|pair| pair[0].1 == pair[1].1), "the same each time: {said:?}");
-            ends(&mut stage, "release.json", &recorded(1, None));
+            // One that is killed before it has written down what came of it says it again.
+            for _ in 0..2 {
+                for task in stage.tasks.values_mut() {
+                    *task = TaskState::Ended(recorded(1, None));
+                }
+                drop(stage.settle("alert"));
+                stage.settle("alert").unwrap();
+            }
             assert_eq!(says(&stage.status("alert"), "ReleaseRecorded"), "True/Recorded", "write {write} {after}");
         }
     }

@@ -18,6 +18,8 @@ use crate::triggers::Stored;
 
 /// How long sealing may go on after the time is over, or it was told to end: a deletion waits for it, half a minute together with what [`super::release`] takes.
 pub(super) const TO_SEAL: Duration = Duration::from_secs(20);
+/// How long is looked for what was done meanwhile: the seal does not wait for an API server that hangs.
+const TO_LOOK: Duration = Duration::from_secs(5);
 /// The pause before a store that does not take anything is tried again.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -95,9 +97,16 @@ impl Case<'_> {
 
     /// Seals it, with what was done to the target meanwhile. Also when it was told to end: what was received is worth a seal.
     pub(super) async fn seal(&self, folder: &Folder, facts: Facts, until: Instant) -> Result<Sealed, String> {
-        let facts = match timeout_at(until, facts::as_of_now(self, facts.clone())).await {
+        let soon = until.min(Instant::now() + TO_LOOK);
+        let facts = match timeout_at(soon, facts::as_of_now(self, facts.clone())).await {
             Ok(now) => now,
-            Err(_) => facts,
+            Err(_) => {
+                let mut facts = facts;
+                facts.notes.push(
+                    "what was done to the target since the folder was opened could not be read in time".to_owned(),
+                );
+                facts
+            }
         };
         loop {
             let why = match timeout_at(until, folder.seal(facts.clone())).await {

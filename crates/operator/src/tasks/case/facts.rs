@@ -21,7 +21,13 @@ pub(super) async fn of(case: &Case<'_>, checked: Option<&Checked>, began: &Deed)
     let (namespace, name) = case.custody.response.split_once('/').unwrap_or(("", &case.custody.response));
     let object = case.object;
     let (pod_namespace, uid) = (object.namespace.clone().unwrap_or_default(), object.uid.clone().unwrap_or_default());
-    let pod = match case.cluster.pod(&pod_namespace, &object.name, &uid).await {
+    // Together: what is volatile waits for this.
+    let (pod, identity, clock) = tokio::join!(
+        case.cluster.pod(&pod_namespace, &object.name, &uid),
+        case.cluster.identity(),
+        case.cluster.clock()
+    );
+    let pod = match pod {
         Ok(Some(pod)) => pod,
         Ok(None) => {
             notes.push("the pod was gone when its record was made".to_owned());
@@ -32,11 +38,11 @@ pub(super) async fn of(case: &Case<'_>, checked: Option<&Checked>, began: &Deed)
             Pod::default()
         }
     };
-    let (api_server_version, cluster_uid) = case.cluster.identity().await.unwrap_or_else(|error| {
+    let (api_server_version, cluster_uid) = identity.unwrap_or_else(|error| {
         notes.push(error.to_string());
         (String::new(), None)
     });
-    let clocks = clocks(case, checked, &mut notes).await;
+    let clocks = clocks(clock, checked, &mut notes);
     let immutability = checked.map_or_else(|| "Unknown".to_owned(), |checked| format!("{:?}", checked.immutability));
     let incident = &case.custody.incident;
     let facts = Facts {
@@ -113,7 +119,11 @@ pub(super) async fn as_of_now(case: &Case<'_>, mut facts: Facts) -> Facts {
     facts
 }
 
-async fn clocks(case: &Case<'_>, checked: Option<&Checked>, notes: &mut Vec<String>) -> Vec<ClockFacts> {
+fn clocks(
+    of_api_server: Result<(SignedDuration, SignedDuration), tourniquet_cluster::Error>,
+    checked: Option<&Checked>,
+    notes: &mut Vec<String>,
+) -> Vec<ClockFacts> {
     let clock = |whose: &str, offset: SignedDuration, uncertainty: SignedDuration| ClockFacts {
         whose: whose.to_owned(),
         at: Timestamp::now(),
@@ -121,7 +131,7 @@ async fn clocks(case: &Case<'_>, checked: Option<&Checked>, notes: &mut Vec<Stri
         uncertainty_ms: u64::try_from(uncertainty.as_millis()).unwrap_or_default(),
     };
     let mut clocks = vec![clock("operator", SignedDuration::ZERO, SignedDuration::ZERO)];
-    match case.cluster.clock().await {
+    match of_api_server {
         Ok((offset, uncertainty)) => clocks.push(clock("apiServer", offset, uncertainty)),
         Err(error) => notes.push(format!("the API server's clock was not compared: {error}")),
     }
