@@ -305,7 +305,7 @@ mod tests {
             let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/observability/").to_owned() + file;
             let content = std::fs::read_to_string(path).unwrap();
             let found = names(&content);
-            assert!(found.is_subset(&there), "{file} asks for {:?}, of which there is only {there:?}", found);
+            assert!(found.is_subset(&there), "{file} asks for {found:?}, of which there is only {there:?}");
             asked.extend(found);
         }
         // Of a histogram, sum and count come with the buckets.

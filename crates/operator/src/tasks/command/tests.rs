@@ -10,13 +10,14 @@ use super::super::tests::Lab;
 use super::*;
 
 type Played = Box<dyn AsyncRead + Unpin + Send>;
+type Begun = Result<(Played, Played, Ready<Ended>), Ended>;
 
 fn played(output: impl AsyncRead + Unpin + Send + 'static) -> Played {
     Box::new(output)
 }
 
 /// One that writes this, and ends so.
-fn writes(stdout: Played, stderr: Played, ended: Ended) -> Ready<Result<(Played, Played, Ready<Ended>), Ended>> {
+fn writes(stdout: Played, stderr: Played, ended: Ended) -> Ready<Begun> {
     ready(Ok((stdout, stderr, ready(ended))))
 }
 
