@@ -54,7 +54,7 @@ struct Tee {
 impl Running<'_> {
     /// Runs it. However it ends, that is what the report says.
     pub(super) async fn run(&self) -> CommandReport {
-        self.run_as(self.begin()).await
+        Box::pin(self.run_as(self.begin())).await
     }
 
     /// The same of a command that is begun so.
