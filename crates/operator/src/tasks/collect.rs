@@ -49,7 +49,7 @@ impl Collecting<'_> {
         };
         self.tell(&evidence, false);
         let planned = self.collection.artifacts.iter().map(|artifact| artifact.name.clone()).collect();
-        let opened = self.case.open(planned, "began to collect", deadline, self.end).await;
+        let opened = Box::pin(self.case.open(planned, "began to collect", deadline, self.end)).await;
         let (folder, facts) = match opened {
             Ok(opened) => opened,
             Err(trouble) => return self.ended(evidence, Vec::new(), Some(trouble)),

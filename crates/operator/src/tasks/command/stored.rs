@@ -50,7 +50,8 @@ impl Storing<'_> {
     pub(super) async fn run(self, outlets: [Outlet; 2], ended: oneshot::Receiver<CommandFacts>) -> Stored {
         let deadline = Instant::now() + self.command.timeout + AFTERWARDS;
         let planned = NAMES.map(|(name, _)| name.to_owned()).to_vec();
-        let (folder, facts) = match self.case.open(planned, "began to run its command", deadline, self.over).await {
+        let opened = Box::pin(self.case.open(planned, "began to run its command", deadline, self.over)).await;
+        let (folder, facts) = match opened {
             Ok(opened) => opened,
             Err(why) => return Stored { missing: vec![why], ..Stored::default() },
         };

@@ -10,21 +10,20 @@ use super::super::tests::Lab;
 use super::*;
 
 type Played = Box<dyn AsyncRead + Unpin + Send>;
-type Begun = Result<(Played, Played, Ready<Ended>), Ended>;
 
 fn played(output: impl AsyncRead + Unpin + Send + 'static) -> Played {
     Box::new(output)
 }
 
+/// A command that has begun.
+type Begun<E> = Result<(Played, Played, E), Ended>;
+
 /// One that writes this, and ends so.
-fn writes(stdout: Played, stderr: Played, ended: Ended) -> Ready<Begun> {
+fn writes(stdout: Played, stderr: Played, ended: Ended) -> Ready<Begun<Ready<Ended>>> {
     ready(Ok((stdout, stderr, ready(ended))))
 }
 
-async fn run<E: Future<Output = Ended>>(
-    lab: &Lab,
-    begin: impl Future<Output = Result<(Played, Played, E), Ended>>,
-) -> CommandReport {
+async fn run<E: Future<Output = Ended>>(lab: &Lab, begin: impl Future<Output = Begun<E>>) -> CommandReport {
     let streams = Semaphore::new(2);
     let running = Running {
         cluster: &lab.cluster,
@@ -183,7 +182,7 @@ async fn of_one_that_does_not_end_what_it_wrote_is_stored_and_marked() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_was_never_begun_wrote_nothing_and_its_record_says_so() {
     let lab = Lab::new("run-missing").await;
-    let none: Result<(Played, Played, Ready<Ended>), _> = Err(Ended::NotBegun("no such file".to_owned()));
+    let none: Begun<Ready<Ended>> = Err(Ended::NotBegun("no such file".to_owned()));
     let report = run(&lab, ready(none)).await;
     assert_eq!(report.result.outputs, Some(Outputs::Stored), "{report:?}");
     assert_eq!(lab.json("data/record.json").await["command"]["ended"], "it was not begun: no such file");
