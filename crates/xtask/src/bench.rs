@@ -49,6 +49,24 @@ pub enum BenchCommand {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// How fast evidence of a pod gets into the store, beside what either half of the way takes, and the operator's memory meanwhile
+    Evidence {
+        /// The large file, in MiB
+        #[arg(long, default_value_t = 512)]
+        mebibytes: u32,
+        /// How often each is measured, in turns
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+        /// Small files
+        #[arg(long, default_value_t = 2000)]
+        files: u32,
+        /// Leave out the log without an end, which has 1.1 GiB
+        #[arg(long)]
+        no_log: bool,
+        /// Where to write every single figure
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 impl BenchCommand {
@@ -64,11 +82,16 @@ impl BenchCommand {
             Self::Response { rounds, pods, responses, network, json } => {
                 let pods: Vec<String> = pods.iter().map(ToString::to_string).collect();
                 let mut args = vec![pods.join(","), rounds.to_string(), responses.to_string()];
-                if let Some(json) = json {
-                    args.push(std::path::absolute(json)?.display().to_string());
-                }
+                args.extend(absolute(json)?);
                 // Policies only: there are no agents beside pods that run nowhere.
                 ("measure_response", args, network, false)
+            }
+            Self::Evidence { mebibytes, rounds, files, no_log, json } => {
+                let mut args: Vec<String> = [mebibytes, rounds, files].iter().map(ToString::to_string).collect();
+                args.push(u8::from(!no_log).to_string());
+                args.extend(absolute(json)?);
+                // An engine has no part in it; Azurite is there without one.
+                ("measure_evidence", args, Network::None, true)
             }
         };
         // The program of the test pods is built for a target that a fresh machine does not have.
@@ -93,4 +116,9 @@ impl BenchCommand {
         cluster::down(&options.name)?;
         Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// A path that means the same from wherever the program is run.
+fn absolute(path: Option<PathBuf>) -> Result<Option<String>> {
+    Ok(path.map(std::path::absolute).transpose()?.map(|path| path.display().to_string()))
 }

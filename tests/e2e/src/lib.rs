@@ -19,6 +19,7 @@ pub mod dry_run;
 pub mod environment;
 pub mod events;
 pub mod evidence;
+pub mod evidence_bench;
 pub mod faults;
 pub mod hops;
 pub mod overlap;

@@ -163,6 +163,8 @@ fn kubelet(cgroup: &str) -> serde_json::Value {
         "localStorageCapacityIsolation": false,
         // No name server exists here; with a resolver configured each look-up would wait for its timeout.
         "resolvConf": "",
+        // Not rotated at 10 MiB: the newest log file of a container has to come to be larger than what is taken of it.
+        "containerLogMaxSize": "2Gi",
         // The disk is the developer's: it may be fuller than a node's may be, and an eviction in a test explains nothing.
         "evictionHard": {
             "memory.available": "100Mi",

@@ -3,13 +3,17 @@
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// Milliseconds of all rounds.
+/// Milliseconds of all rounds, where nothing else is said.
 #[derive(Debug, Default, Serialize)]
 pub struct Figures(pub Vec<(String, Vec<f64>)>);
 
 impl Figures {
     pub fn add(&mut self, what: &str, from: Timestamp, to: Timestamp) {
-        let value = to.duration_since(from).as_micros() as f64 / 1000.0;
+        self.put(what, to.duration_since(from).as_micros() as f64 / 1000.0);
+    }
+
+    /// A value of another unit, which `what` names.
+    pub fn put(&mut self, what: &str, value: f64) {
         match self.0.iter_mut().find(|(name, _)| name == what) {
             Some((_, values)) => values.push(value),
             None => self.0.push((what.to_owned(), vec![value])),

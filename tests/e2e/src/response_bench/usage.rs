@@ -17,7 +17,7 @@ pub struct Process(u32);
 pub struct Usage {
     /// Resident memory in MiB.
     pub resident: f64,
-    /// The most of it since the process began.
+    /// The most of it since the process began, or was forgotten.
     pub peak: f64,
     /// CPU time since the process began, in milliseconds.
     pub cpu: f64,
@@ -46,6 +46,11 @@ impl Process {
         let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
         let cpu = (ticks(11) + ticks(12)) / TICKS * 1000.0;
         Ok(Usage { resident: mebibytes("VmRSS:"), peak: mebibytes("VmHWM:"), cpu })
+    }
+
+    /// Has the peak counted from now on.
+    pub fn forget_peak(&self) -> Result<()> {
+        fs::write(format!("/proc/{}/clear_refs", self.0), "5").context("the peak cannot be reset")
     }
 
     /// Waits until it has nothing to do: what it still does for what was before would be counted to what is next.
