@@ -112,7 +112,8 @@ pub struct IncidentResponseSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<bool>,
 
-    /// Act on a protected namespace, or on a pod that backs a fail-closed webhook. Needs the right `override-protection`.
+    /// Act on a protected namespace, on a pod that backs a fail-closed webhook, or beyond the operator's budget. Needs the right
+    /// `override-protection`.
     #[serde(default)]
     pub override_protection: bool,
 

@@ -20,8 +20,8 @@ mod turns;
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
-use clap::Parser;
-use tourniquet_response::{Agents, Settings};
+use clap::{ArgAction, Parser, ValueEnum};
+use tourniquet_response::{Agents, BlastRadius, Budget, Settings};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -63,9 +63,47 @@ struct Options {
     /// How this cluster is called in evidence: the first folder of each
     #[arg(long, env = "TOURNIQUET_CLUSTER_NAME", default_value = "cluster")]
     cluster_name: String,
+    /// Whether responses are carried out, or planned only
+    #[arg(long, env = "TOURNIQUET_MODE", value_enum, default_value = "Enforce")]
+    mode: Mode,
+    /// Whether new responses are carried out; those in force can be released in any case
+    #[arg(long, env = "TOURNIQUET_ACCEPT_NEW", action = ArgAction::Set, default_value_t = true)]
+    accept_new: bool,
+    /// How many pods may be isolated at the same time; 0: any number
+    #[arg(long, env = "TOURNIQUET_BUDGET_CONTAINED_PODS", default_value_t = 0)]
+    contained_pods: usize,
+    /// How many percent of a workload's pods may be isolated at the same time; 0: all of them
+    #[arg(long, env = "TOURNIQUET_BUDGET_WORKLOAD_SHARE", default_value_t = 0)]
+    workload_share: usize,
+    /// How many responses of one minute are carried out; 0: any number
+    #[arg(long, env = "TOURNIQUET_BUDGET_RESPONSES_PER_MINUTE", default_value_t = 0)]
+    responses_per_minute: usize,
     /// How often to look for what is left of responses that no longer live, as hours, minutes and seconds; at least 1s
     #[arg(long, env = "TOURNIQUET_SWEEP_EVERY", default_value = "10m")]
     sweep_every: tourniquet_api::Duration,
+}
+
+/// What is done about responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "PascalCase")]
+enum Mode {
+    Enforce,
+    PlanOnly,
+}
+
+impl Options {
+    fn blast_radius(&self) -> BlastRadius {
+        let limit = |number: usize| (number > 0).then_some(number);
+        BlastRadius {
+            plan_only: self.mode == Mode::PlanOnly,
+            accept_new: self.accept_new,
+            budget: Budget {
+                contained_pods: limit(self.contained_pods),
+                workload_share: limit(self.workload_share),
+                responses_per_minute: limit(self.responses_per_minute),
+            },
+        }
+    }
 }
 
 #[tokio::main]
@@ -73,7 +111,9 @@ async fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().json().flatten_event(true).with_span_list(false).with_env_filter(filter).init();
     let options = Options::parse();
+    let blast_radius = options.blast_radius();
     let settings = Settings {
+        blast_radius,
         response_namespace: options.response_namespace,
         protected_namespaces: options.protected_namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
         own_namespace: options.namespace,

@@ -1,5 +1,6 @@
 //! Whether a response is carried out at all. Decided once, stored, and final.
 
+mod budget;
 mod wanted;
 
 use std::collections::BTreeSet;
@@ -55,18 +56,27 @@ pub(crate) fn decide(response: &IncidentResponse, world: &World, settings: &Sett
     if let Some(refusal) = refuse_place(response, &wanted, settings) {
         return Ok(refusal);
     }
+    if !settings.blast_radius.accept_new && !spec.dry_run {
+        return Ok(refuse(
+            "NotAccepting",
+            "no new responses are carried out at the moment (acceptNew in the chart's values); a dry run is planned, and what is in force can be released",
+        ));
+    }
     let namespace = wanted.namespace().filter(|_| status::isolates(response));
     let mut reads = vec![wanted.read()];
     reads.extend(namespace.map(|namespace| Read::AdmissionBackends { namespace: namespace.to_owned() }));
     world.require(reads)?;
     match wanted.found(world)? {
-        Ok(found) => Ok(match refuse_actions(spec, &found, world)? {
-            Decision::Accepted(targets) => match pass::too_large(response, &targets) {
-                Some(message) => refuse("TooLarge", message),
-                None => Decision::Accepted(targets),
-            },
-            refused => refused,
-        }),
+        Ok(found) => match refuse_actions(spec, &found, world)? {
+            Decision::Accepted(targets) => {
+                if let Some(message) = pass::too_large(response, &targets) {
+                    return Ok(refuse("TooLarge", message));
+                }
+                let refusal = budget::exceeded(response, &found, world, &settings.blast_radius.budget)?;
+                Ok(refusal.map_or(Decision::Accepted(targets), Decision::from))
+            }
+            refused @ Decision::Refused { .. } => Ok(refused),
+        },
         Err(refusal) => Ok(refusal.into()),
     }
 }

@@ -45,7 +45,7 @@ pub use leftovers::{
 pub use pass::{Failure, Pass, Phase, Step, pass, peer};
 pub use rbac::rbac_rules;
 pub use receipt::{Grant, Grants, Looked, Neighbour, Neighbours};
-pub use settings::{Agents, Settings};
+pub use settings::{Agents, BlastRadius, Budget, Settings};
 pub use status::{report_failures, unobservable};
 pub use task::{
     Artifact, Collection, CollectionReport, Command, CommandReport, Custody, Ended, FromOutside, Progress, Release,

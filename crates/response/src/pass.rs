@@ -117,7 +117,10 @@ pub fn pass(response: &IncidentResponse, world: &World, settings: &Settings) -> 
             Decision::Refused { reason, message } => {
                 status::refused(&mut pass.status, response, world.now, reason, &message);
             }
-            Decision::Accepted(targets) => status::accepted(&mut pass.status, response, world.now, targets),
+            Decision::Accepted(targets) => {
+                let mode = settings.blast_radius.plan_only;
+                status::accepted(&mut pass.status, response, world.now, targets, mode);
+            }
         }
         pass.phase = phase(response, &pass.status, world.now);
     }
@@ -263,6 +266,7 @@ pub fn peer(response: &IncidentResponse, now: jiff::Timestamp) -> PeerResponse {
     let mut peer = PeerResponse {
         name: full_name(&response.metadata),
         uid: response.metadata.uid.clone().unwrap_or_default(),
+        created: response.metadata.creation_timestamp.as_ref().map(|at| at.0),
         ..PeerResponse::default()
     };
     // One whose isolation is skipped is not about to hold anything: nobody's release waits for it.
@@ -272,6 +276,8 @@ pub fn peer(response: &IncidentResponse, now: jiff::Timestamp) -> PeerResponse {
     if isolations.any(|action| !skipped(action.effective_name())) {
         let target = &response.spec.target;
         peer.isolates_namespace = target.namespace.as_ref().map(|namespace| namespace.name.clone());
+        let counted = stored.targets.first().and_then(|target| target.pods);
+        peer.namespace_pods = counted.and_then(|pods| usize::try_from(pods.running).ok()).unwrap_or_default();
         let pinned = stored.targets.iter().filter(|target| target.kind == "Pod");
         peer.isolates = pinned
             .map(|target| (target.namespace.clone().unwrap_or_default(), target.name.clone(), Some(target.uid.clone())))
@@ -290,6 +296,8 @@ pub fn peer(response: &IncidentResponse, now: jiff::Timestamp) -> PeerResponse {
     PeerResponse {
         live: !ends && matches!(phase, Phase::Unaccepted | Phase::Holding),
         contains: conditions::is_true(&stored.conditions, "Contained"),
+        decided: phase != Phase::Unaccepted,
+        carried_out: !response.spec.dry_run && !matches!(phase, Phase::Refused | Phase::Planned),
         ..peer
     }
 }

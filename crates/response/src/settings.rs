@@ -13,6 +13,30 @@ pub struct Settings {
     pub own_namespace: String,
     /// The agents. None: there are none, and policies are all there is.
     pub agents: Option<Agents>,
+    /// Whether new responses are carried out, and how many.
+    pub blast_radius: BlastRadius,
+}
+
+/// What keeps responses from doing more harm than the incident: a playbook that runs away contains a cluster as well as an attacker's pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlastRadius {
+    /// Every response is a dry run: the plan, and nothing is touched.
+    pub plan_only: bool,
+    /// Whether new responses are carried out. Those that were accepted go on, and end, as ever.
+    pub accept_new: bool,
+    /// How much may be done at once.
+    pub budget: Budget,
+}
+
+/// How much may be done at once; None of it is unlimited.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// Pods that are isolated at the same time, by all responses together.
+    pub contained_pods: Option<usize>,
+    /// Percent of the pods of one workload. A single pod of it is always within.
+    pub workload_share: Option<usize>,
+    /// Responses that were created within a minute and are carried out.
+    pub responses_per_minute: Option<usize>,
 }
 
 /// The agents on the nodes.
@@ -32,6 +56,7 @@ impl Default for Settings {
             protected_namespaces: ["kube-system", "tourniquet-system"].map(String::from).into(),
             own_namespace: "tourniquet-system".to_owned(),
             agents: None,
+            blast_radius: BlastRadius { plan_only: false, accept_new: true, budget: Budget::default() },
         }
     }
 }

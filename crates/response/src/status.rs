@@ -77,12 +77,13 @@ pub(crate) fn refused(
     conditions.remove("Reconciling");
 }
 
-/// It will be, on these targets.
+/// It will be, on these targets; or is planned only, since that was asked for or is all that the operator does.
 pub(crate) fn accepted(
     status: &mut IncidentResponseStatus,
     response: &IncidentResponse,
     now: Timestamp,
     targets: Vec<PinnedTarget>,
+    plan_only: bool,
 ) {
     status.targets = targets;
     status.actions = response
@@ -93,6 +94,12 @@ pub(crate) fn accepted(
         .collect();
     let (reason, message) = if response.spec.dry_run {
         ("PlanOnly", "the plan is in status.plan; nothing is touched")
+    } else if plan_only {
+        (
+            "PlanOnly",
+            "the operator runs in mode PlanOnly: the plan is in status.plan, and nothing is touched; in mode Enforce, create another \
+             response to carry it out",
+        )
     } else {
         ("Accepted", "the targets are pinned in status.targets")
     };

@@ -207,8 +207,16 @@ pub struct PeerResponse {
     pub isolates: Vec<(String, String, Option<String>)>,
     /// The namespace that it isolates, or may be about to isolate.
     pub isolates_namespace: Option<String>,
+    /// How many pods ran in that namespace when it was last looked at.
+    pub namespace_pods: usize,
     /// The namespace of which it is about to isolate some pods: which is not decided.
     pub undecided_in: Option<String>,
+    /// When it was created.
+    pub created: Option<Timestamp>,
+    /// Whether it was decided upon.
+    pub decided: bool,
+    /// Neither refused nor a plan only; not decided yet, it may come to be.
+    pub carried_out: bool,
     /// Neither deleted, released, expired nor refused.
     pub live: bool,
     /// Whether it was seen in force when it was last looked at.

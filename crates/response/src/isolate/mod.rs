@@ -22,6 +22,7 @@ use tourniquet_api::{PinnedTarget, Verb, names};
 
 pub(crate) use self::namespace::{lost_in, pods_in};
 use self::policies::Scope;
+pub(crate) use self::seen::finished;
 use self::seen::{containment_read, endpoint_read};
 use crate::action::{Act, Asked, Assessment, Context, Plan, Refusal, Undo};
 use crate::effect::{Kind, ObjectRef};

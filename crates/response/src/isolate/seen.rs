@@ -63,7 +63,7 @@ pub(super) fn endpoint<'a>(cx: &Context<'a>) -> Result<Option<&'a CiliumEndpoint
 }
 
 /// Whether it has come to its end.
-pub(super) fn finished(pod: &Pod) -> bool {
+pub(crate) fn finished(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
 }
