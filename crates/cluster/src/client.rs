@@ -21,6 +21,9 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 /// The API server ends a watch after 290 s; a longer silence is a lost connection.
 const READ_LIMIT: Duration = Duration::from_secs(300);
 
+/// How long a request about who leads may take: it is to be made again before the leader has to give up.
+const BRIEF: Duration = Duration::from_secs(3);
+
 /// A client from the pod's service account, or from the kubeconfig outside of a cluster.
 ///
 /// Built from kube's parts rather than by its default, for three reasons. The default leaves Nagle's algorithm on, which costs
@@ -31,11 +34,24 @@ const READ_LIMIT: Duration = Duration::from_secs(300);
 /// # Errors
 /// When there is neither a service account nor a kubeconfig, or it cannot be used.
 pub async fn client() -> Result<Client, Error> {
-    let config = Config::infer().await.map_err(|error| Error::Configuration(error.to_string()))?;
-    build(&config).map_err(|error| Error::Configuration(error.to_string()))
+    with_limit(READ_LIMIT).await
 }
 
-fn build(config: &Config) -> kube::Result<Client> {
+/// The same with connections of its own, for requests that bring little and must not hang: who leads waits for the answer. 3 s without a
+/// byte, and the connection is given up.
+///
+/// # Errors
+/// As [`client`].
+pub async fn brief_client() -> Result<Client, Error> {
+    with_limit(BRIEF).await
+}
+
+async fn with_limit(read_limit: Duration) -> Result<Client, Error> {
+    let config = Config::infer().await.map_err(|error| Error::Configuration(error.to_string()))?;
+    build(&config, read_limit).map_err(|error| Error::Configuration(error.to_string()))
+}
+
+fn build(config: &Config, read_limit: Duration) -> kube::Result<Client> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -44,7 +60,7 @@ fn build(config: &Config) -> kube::Result<Client> {
     tcp.set_keepalive_retries(Some(3));
     let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(tcp)?);
     connector.set_connect_timeout(Some(CONNECT_LIMIT));
-    connector.set_read_timeout(Some(READ_LIMIT));
+    connector.set_read_timeout(Some(read_limit));
     let http: hyper_util::client::legacy::Client<_, Body> = Builder::new(TokioExecutor::new()).build(connector);
     let service = ServiceBuilder::new()
         .layer(RetryAfterLayer::default())

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-pub use client::client;
+pub use client::{brief_client, client};
 pub use error::Error;
 pub use exec::{ContainerRef, Output, Process};
 use k8s_openapi::api::networking::v1::NetworkPolicy;

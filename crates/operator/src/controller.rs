@@ -56,7 +56,13 @@ pub(crate) struct Options {
 }
 
 /// Runs until it is told to stop, or another one leads.
-pub(crate) async fn run(client: Client, settings: Settings, options: Options) -> Result<Led<()>, Error> {
+/// `lease_client` is the one that the lease is renewed by.
+pub(crate) async fn run(
+    client: Client,
+    lease_client: Client,
+    settings: Settings,
+    options: Options,
+) -> Result<Led<()>, Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
     let stop = CancellationToken::new();
@@ -72,9 +78,9 @@ pub(crate) async fn run(client: Client, settings: Settings, options: Options) ->
     let (ready, metrics) = (Readiness::default(), Metrics::new());
     let namespace = settings.own_namespace.clone();
     let lease = (namespace.as_str(), options.lease.as_str());
-    let work = Box::pin(act(client.clone(), settings, &options, (&ready, &metrics), &stop));
+    let work = Box::pin(act(client, settings, &options, (&ready, &metrics), &stop));
     tokio::select! {
-        led = leader::lead(client, lease, &options.pod_name, (&ready, &metrics), &stop, work) => Ok(led),
+        led = leader::lead(lease_client, lease, &options.pod_name, (&ready, &metrics), &stop, work) => Ok(led),
         served = health::serve(options.health_address, ready.clone(), metrics.clone()) => served.map(|()| Led::Stopped).map_err(Error::Health),
         never = told => match never {},
     }

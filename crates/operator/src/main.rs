@@ -122,8 +122,14 @@ async fn main() -> ExitCode {
             egress_targets: egress::targets(options.pod_ip, options.health_address.port()),
         }),
     };
-    let client = match tourniquet_cluster::client().await {
-        Ok(client) => client,
+    let clients = async {
+        Ok::<_, tourniquet_cluster::Error>((
+            tourniquet_cluster::client().await?,
+            tourniquet_cluster::brief_client().await?,
+        ))
+    };
+    let (client, lease_client) = match clients.await {
+        Ok(clients) => clients,
         Err(error) => {
             error!(%error, "cannot start");
             return ExitCode::FAILURE;
@@ -137,7 +143,7 @@ async fn main() -> ExitCode {
         health_address: options.health_address,
         sweep_every: options.sweep_every.get(),
     };
-    let error: Box<dyn std::error::Error> = match controller::run(client, settings, options).await {
+    let error: Box<dyn std::error::Error> = match controller::run(client, lease_client, settings, options).await {
         Ok(Led::Ended(()) | Led::Stopped) => {
             info!("stopped");
             return ExitCode::SUCCESS;

@@ -90,6 +90,11 @@ impl Request {
         self.request_received_timestamp
     }
 
+    /// Whether it is about who leads, of the operators in their own namespace.
+    pub fn is_lease(&self) -> bool {
+        self.object_ref.resource == "leases" && self.object_ref.namespace == crate::OPERATOR_NAMESPACE
+    }
+
     pub fn is_event(&self) -> bool {
         self.object_ref.resource == "events"
     }
@@ -133,11 +138,12 @@ impl Audit {
         Ok(requests.into_values().collect())
     }
 
-    /// The writes of an account that were carried out, without events: they are told beside the work.
+    /// The writes of an account that were carried out, without events and the lease by which the operator leads: they are beside the work.
     pub fn writes_of(&self, user: &str) -> Result<Vec<Request>> {
         let mut requests = self.requests()?;
         requests
             .retain(|request| request.is_by(user) && request.writes() && request.succeeded() && !request.is_event());
+        requests.retain(|request| !request.is_lease());
         Ok(requests)
     }
 

@@ -17,10 +17,18 @@ const SOON: Duration = Duration::from_secs(60);
 /// How long after the end of its lease another one has to lead: that long, and not longer, nobody acts.
 const TAKEOVER: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
 
+/// Whoever leads by one lease acts on the responses of all tests: they go one after the other.
+static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+async fn alone(s: &Scenario, test: impl Future<Output = Result<()>>) -> Result<()> {
+    let _one = ONE.lock().await;
+    Exclusive::during(s, test).await
+}
+
 #[test]
 fn when_the_leader_is_killed_another_one_takes_over_and_runs_no_command_twice() {
     scenario("leader-killed", |s: Scenario| async move {
-        Exclusive::during(
+        alone(
             &s,
             Box::pin(taken_over(&s, async |first: &mut Option<Operator>| {
                 first.take().context("no leader")?.kill().await
@@ -33,7 +41,7 @@ fn when_the_leader_is_killed_another_one_takes_over_and_runs_no_command_twice() 
 #[test]
 fn when_the_leader_is_cut_off_from_the_api_server_another_one_takes_over_and_runs_no_command_twice() {
     scenario("leader-cut-off", |s: Scenario| async move {
-        Exclusive::during(
+        alone(
             &s,
             Box::pin(taken_over(&s, async |first: &mut Option<Operator>| {
                 first.as_ref().context("no leader")?.cut_off().await
@@ -78,7 +86,7 @@ async fn taken_over(s: &Scenario, goes: impl AsyncFnOnce(&mut Option<Operator>) 
 
 #[test]
 fn what_a_paused_leader_wrote_late_is_undone() {
-    scenario("leader-paused", |s: Scenario| async move { Exclusive::during(&s, Box::pin(paused(&s))).await });
+    scenario("leader-paused", |s: Scenario| async move { alone(&s, Box::pin(paused(&s))).await });
 }
 
 async fn paused(s: &Scenario) -> Result<()> {
