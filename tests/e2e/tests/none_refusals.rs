@@ -145,25 +145,3 @@ fn a_pod_behind_a_webhook_that_fails_closed() {
         result.map(drop)
     });
 }
-
-#[test]
-fn verbs_and_targets_that_this_version_does_not_carry_out() {
-    scenario("verbs", |s| async move {
-        let namespace = s.namespace.as_str();
-        let pod = json!({ "pod": { "namespace": namespace, "name": "web" } });
-        s.pod("web").await?;
-        let before = version(&s, "web").await?;
-        let stored = json!({ "run": { "command": ["/bin/true"], "storeRef": { "name": "soc" } } });
-        let specs = [
-            ("stored", json!({ "target": pod, "actions": [stored] }), "StoreNotSupported", "storeRef"),
-            // One that is built beside one that is not: refused as a whole.
-            ("both", json!({ "target": pod, "actions": [{ "isolate": {} }, stored] }), "StoreNotSupported", "storeRef"),
-        ];
-        for (name, spec, reason, words) in specs {
-            let response = s.respond(name, Spec(spec)).await?;
-            refused(&response, reason, words).await.with_context(|| name.to_owned())?;
-        }
-        ensure!(version(&s, "web").await? == before);
-        Ok(())
-    });
-}
