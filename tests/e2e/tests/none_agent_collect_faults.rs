@@ -51,21 +51,39 @@ async fn store_behind(s: &Scenario, sas: SecretString, rule: impl Rule) -> Resul
 
 /// Once all of it was collected: every file verifies, the large one is the pod's, and nothing is in the folder but what its manifests name.
 async fn whole(response: &TestResponse, store: &TestStore, proxy: &Proxy, digest: &str) -> Result<Bag> {
+    whole_and(&[], response, store, proxy, digest).await
+}
+
+/// The same, with files beside it that came after its manifests.
+async fn whole_and(
+    later: &[&str],
+    response: &TestResponse,
+    store: &TestStore,
+    proxy: &Proxy,
+    digest: &str,
+) -> Result<Bag> {
     let (action, result) = response.collected(SOON).await?;
     ensure!(action.outcome == Outcome::Done, "{action:?}");
     let bag = Bag::verified(azurite().await?, store, &result).await?;
     let blob = &bag.artifact("files/main/tmp/file")?["blob"];
     ensure!(blob["sha256"] == digest && blob["length"] == FILE_MIB * 1024 * 1024, "{blob}");
-    nothing_double(store, proxy, &result, &bag).await?;
+    nothing_double(later, store, proxy, &result, &bag).await?;
     Ok(bag)
 }
 
-async fn nothing_double(store: &TestStore, proxy: &Proxy, result: &EvidenceResult, bag: &Bag) -> Result<()> {
+async fn nothing_double(
+    later: &[&str],
+    store: &TestStore,
+    proxy: &Proxy,
+    result: &EvidenceResult,
+    bag: &Bag,
+) -> Result<()> {
     let folder = evidence::folder(&store.container, result)?;
     let there = azurite().await?.list(&store.container, &format!("{folder}/")).await;
     let there: BTreeSet<&str> = there.iter().filter_map(|name| name.strip_prefix(folder)?.strip_prefix('/')).collect();
     let listed = bag.listed()?;
-    let named: BTreeSet<&str> = listed.iter().map(String::as_str).chain(["tagmanifest-sha256.txt"]).collect();
+    let after = later.iter().copied().chain(["tagmanifest-sha256.txt"]);
+    let named: BTreeSet<&str> = listed.iter().map(String::as_str).chain(after).collect();
     ensure!(there == named, "in the store: {there:?}\nin the manifests: {named:?}");
     let mut made: Vec<String> = proxy.commits().into_iter().filter(|blob| blob.starts_with(folder)).collect();
     made.sort();
@@ -187,7 +205,8 @@ fn a_release_in_the_middle_of_an_outage_does_not_wait_for_its_end() {
         let action = response.first_action().await?.context("no action")?;
         ensure!(action.outcome == Outcome::Running, "{action:?}");
         out.store(false, Ordering::SeqCst);
-        whole(&response, &store, &proxy, &digest).await?;
+        response.becomes("ReleaseRecorded", "True", SOON).await?;
+        whole_and(&["release.json"], &response, &store, &proxy, &digest).await?;
         Ok(())
     });
 }
