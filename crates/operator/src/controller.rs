@@ -32,7 +32,8 @@ use crate::tasks::Tasks;
 use crate::triggers::{Known, Stored, Triggers};
 use crate::turns::Turns;
 
-/// Responses that are worked on at the same time.
+/// Responses that are worked on at the same time. They mostly wait for the API server, and its storage takes what comes together together: a hundred at once
+/// are to wait for each other no more than they have to.
 const CONCURRENCY: u16 = 128;
 
 /// Why the operator cannot go on.
