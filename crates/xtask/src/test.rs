@@ -189,7 +189,7 @@ impl TestCommand {
 /// agents are not on by themselves elsewhere.
 fn needs_our_cluster(program: &Path) -> bool {
     let of = |word: &str| program.file_name().is_some_and(|name| name.to_string_lossy().contains(word));
-    of("crash") || of("stores") || wants_agents(program)
+    ["crash", "leader", "stores", "collect", "run_store"].iter().any(|word| of(word)) || wants_agents(program)
 }
 
 fn wants_agents(program: &Path) -> bool {
