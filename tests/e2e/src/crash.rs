@@ -299,10 +299,11 @@ async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Response 
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
     // A command is asked for by a GET that is upgraded.
     let upgrades = request.headers().contains_key(header::UPGRADE);
+    let leads = path.starts_with("/apis/coordination.k8s.io/");
     // Events are written beside the work, in no order with it, and nothing rests on them; nor on when the lease is renewed.
     let writes = ([Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(request.method()) || upgrades)
         && !path.starts_with("/apis/events.k8s.io/")
-        && !path.starts_with("/apis/coordination.k8s.io/");
+        && !leads;
     let concerns = |crash: &&CrashAt| crash.paths.iter().any(|part| path.contains(part));
     let dies = proxy.crash.as_ref().filter(|_| writes).filter(concerns).and_then(|crash| {
         let number = proxy.count.fetch_add(1, Ordering::SeqCst) + 1;
@@ -312,7 +313,6 @@ async fn forward(State(proxy): State<Arc<Proxy>>, request: Request) -> Response 
         return proxy.crash();
     }
     // Who cannot renew the lease starts over, and knows no more what it was asked to wait for: that is another test's matter.
-    let leads = path.starts_with("/apis/coordination.k8s.io/");
     let fault =
         proxy.faults.as_ref().filter(|_| !leads).and_then(|faults| faults.draw(request.method(), request.uri()));
     if let Some(fault) = fault.filter(|fault| !fault.is_done()) {

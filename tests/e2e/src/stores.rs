@@ -13,7 +13,7 @@ use tourniquet_api::EvidenceStore;
 use tourniquet_azurite::{Azurite, Sas};
 
 use crate::scenario::{TEST_LABEL, ignore_missing};
-use crate::{OPERATOR_NAMESPACE, Scenario, azurite, until};
+use crate::{Gate, OPERATOR_NAMESPACE, Scenario, azurite, until};
 
 /// A store that was created, and the Secret that it names.
 pub struct TestStore {
@@ -24,6 +24,16 @@ pub struct TestStore {
 }
 
 impl Scenario {
+    /// A store whose way to Azurite is shut: see [`Gate`].
+    pub async fn store_behind_a_gate(&self, name: &str) -> Result<(TestStore, Gate)> {
+        let azurite = azurite().await?;
+        let gate = Gate::shut(azurite).await?;
+        azurite.create_container(&self.container(name)).await;
+        let store = self.store_at(name, &azurite.endpoint_at(gate.address), azurite).await?;
+        store.sign(Sas::new(&store.container).sign()).await?;
+        Ok((store, gate))
+    }
+
     /// A store that can be used: a container of Azurite, and a signature for it.
     pub async fn store(&self, name: &str) -> Result<TestStore> {
         let azurite = azurite().await?;

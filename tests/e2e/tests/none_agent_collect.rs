@@ -8,34 +8,17 @@ use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
 use serde_json::{Value, json};
 use tourniquet_api::{ActionStatus, EvidenceResult, Outcome};
-use tourniquet_azurite::Sas;
 use tourniquet_e2e::evidence::Bag;
-use tourniquet_e2e::{
-    Gate, OPERATOR_NAMESPACE, Scenario, Spec, TestPod, TestResponse, TestStore, azurite, scenario, until,
-};
+use tourniquet_e2e::{OPERATOR_NAMESPACE, Spec, TestResponse, TestStore, azurite, scenario, until};
 
 const SOON: Duration = Duration::from_secs(60);
 /// A pod with a secret in its file system, its memory and its environment.
 const SECRET: &str = "the-password-is-swordfish";
 
-fn collect(pod: &TestPod, store: &TestStore, more: Value) -> Value {
-    let mut collect = json!({ "storeRef": { "name": store.name }, "timeout": "5m" });
-    for (field, value) in more.as_object().into_iter().flatten() {
-        collect[field] = value.clone();
-    }
-    json!({
-        "target": { "pod": { "namespace": pod.namespace, "name": pod.name } }, "actions": [{ "collect": collect }],
-    })
-}
-
-async fn action(response: &TestResponse) -> Result<Option<ActionStatus>> {
-    Ok(response.get().await?.status.and_then(|status| status.actions.into_iter().next()))
-}
-
 async fn collected(response: &TestResponse, outcome: Outcome, reason: &str) -> Result<EvidenceResult> {
     let mut last = None;
     let found = until(&format!("collecting is {outcome:?} {reason}"), SOON, async || {
-        last = action(response).await?;
+        last = response.first_action().await?;
         let is_it = |action: &ActionStatus| action.outcome == outcome && action.reason.as_deref() == Some(reason);
         Ok(last.clone().filter(is_it))
     })
@@ -48,7 +31,7 @@ async fn collected(response: &TestResponse, outcome: Outcome, reason: &str) -> R
 /// Once it is under way.
 async fn collects(response: &TestResponse) -> Result<()> {
     until("it collects", SOON, async || {
-        Ok(action(response).await?.filter(|action| action.outcome == Outcome::Running).map(drop))
+        Ok(response.first_action().await?.filter(|action| action.outcome == Outcome::Running).map(drop))
     })
     .await
 }
@@ -58,16 +41,6 @@ async fn verified(response: &TestResponse, store: &TestStore) -> Result<(Evidenc
     let evidence = collected(response, Outcome::Done, "Collected").await?;
     let bag = Bag::verified(azurite().await?, store, &evidence).await?;
     Ok((evidence, bag))
-}
-
-/// A store behind a gate that is shut.
-async fn behind_a_gate(s: &Scenario) -> Result<(TestStore, Gate)> {
-    let azurite = azurite().await?;
-    let gate = Gate::shut(azurite).await?;
-    azurite.create_container(&s.container("soc")).await;
-    let store = s.store_at("soc", &azurite.endpoint_at(gate.address), azurite).await?;
-    store.sign(Sas::new(&store.container).sign()).await?;
-    Ok((store, gate))
 }
 
 #[test]
@@ -88,7 +61,7 @@ fn what_an_agent_reads_of_a_pod_is_stored_whole_and_verifies_with_plain_tools() 
         .await?;
         let files = json!([{ "path": "/tmp/file" }, { "path": "/tmp/folder" }]);
         let response =
-            s.respond("r", Spec(collect(&pod, &store, json!({ "files": files, "memory": ["traffic"] })))).await?;
+            s.respond("r", Spec::collect(&pod, &store, json!({ "files": files, "memory": ["traffic"] }))).await?;
         let (evidence, bag) = verified(&response, &store).await?;
 
         for name in [
@@ -129,13 +102,13 @@ fn what_an_agent_reads_of_a_pod_is_stored_whole_and_verifies_with_plain_tools() 
 #[test]
 fn a_store_that_is_down_delays_the_isolation_by_no_more_than_the_head_start() {
     scenario("collect-down", |s| async move {
-        let (store, mut gate) = behind_a_gate(&s).await?;
+        let (store, mut gate) = s.store_behind_a_gate("soc").await?;
         let pod = s.pod("web").await?;
-        let mut spec = collect(&pod, &store, json!({ "headStart": "2s" }));
-        spec["actions"] = json!([spec["actions"][0], { "isolate": {} }]);
-        let response = s.respond("r", Spec(spec)).await?;
+        let mut spec = Spec::collect(&pod, &store, json!({ "headStart": "2s" }));
+        spec.0["actions"] = json!([spec.0["actions"][0], { "isolate": {} }]);
+        let response = s.respond("r", spec).await?;
         response.becomes("Contained", "True", SOON).await?;
-        let still = action(&response).await?.context("no action")?;
+        let still = response.first_action().await?.context("no action")?;
         ensure!(still.outcome == Outcome::Running, "{still:?}");
         gate.open().await?;
         verified(&response, &store).await?;
@@ -146,9 +119,9 @@ fn a_store_that_is_down_delays_the_isolation_by_no_more_than_the_head_start() {
 #[test]
 fn a_release_does_not_wait_for_the_store_and_the_evidence_comes_all_the_same() {
     scenario("collect-release", |s| async move {
-        let (store, mut gate) = behind_a_gate(&s).await?;
+        let (store, mut gate) = s.store_behind_a_gate("soc").await?;
         let pod = s.pod("web").await?;
-        let response = s.respond("r", Spec(collect(&pod, &store, json!({})))).await?;
+        let response = s.respond("r", Spec::collect(&pod, &store, json!({}))).await?;
         collects(&response).await?;
         response.change(json!({ "release": true })).await?;
         response.becomes("Reverted", "True", SOON).await?;
@@ -161,9 +134,9 @@ fn a_release_does_not_wait_for_the_store_and_the_evidence_comes_all_the_same() {
 #[test]
 fn a_deletion_is_not_held_up_by_a_store_that_is_down() {
     scenario("collect-delete", |s| async move {
-        let (store, _gate) = behind_a_gate(&s).await?;
+        let (store, _gate) = s.store_behind_a_gate("soc").await?;
         let pod = s.pod("web").await?;
-        let response = s.respond("r", Spec(collect(&pod, &store, json!({})))).await?;
+        let response = s.respond("r", Spec::collect(&pod, &store, json!({}))).await?;
         collects(&response).await?;
         response.delete().await?;
         response.gone(SOON).await?;
@@ -174,9 +147,9 @@ fn a_deletion_is_not_held_up_by_a_store_that_is_down() {
 #[test]
 fn an_operator_that_is_replaced_goes_on_with_what_was_begun() {
     scenario("collect-restart", |s| async move {
-        let (store, mut gate) = behind_a_gate(&s).await?;
+        let (store, mut gate) = s.store_behind_a_gate("soc").await?;
         let pod = s.pod("web").await?;
-        let response = s.respond("r", Spec(collect(&pod, &store, json!({})))).await?;
+        let response = s.respond("r", Spec::collect(&pod, &store, json!({}))).await?;
         collects(&response).await?;
         let operators: Api<Pod> = Api::namespaced(s.env.client.clone(), OPERATOR_NAMESPACE);
         for operator in operators.list_metadata(&ListParams::default()).await?.items {
@@ -198,7 +171,7 @@ fn a_store_that_does_not_exist_is_waited_for_and_named() {
         });
         let response = s.respond("r", Spec(spec)).await?;
         collected(&response, Outcome::Failed, "NotSealed").await?;
-        let message = action(&response).await?.and_then(|action| action.message).context("no message")?;
+        let message = response.first_action().await?.and_then(|action| action.message).context("no message")?;
         ensure!(message.contains("there is no EvidenceStore"), "{message}");
         Ok(())
     });

@@ -5,9 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tourniquet_api::{EvidenceResult, Outcome, Outputs, RunResult};
-use tourniquet_azurite::Sas;
 use tourniquet_e2e::evidence::Bag;
-use tourniquet_e2e::{Gate, Scenario, Spec, TestPod, TestResponse, TestStore, azurite, scenario, until};
+use tourniquet_e2e::{Scenario, Spec, TestPod, TestResponse, TestStore, azurite, scenario, until};
 
 const SOON: Duration = Duration::from_secs(60);
 /// For longer than that nobody goes on storing after a command has ended.
@@ -44,16 +43,6 @@ async fn verified(store: &TestStore, run: &RunResult) -> Result<Bag> {
     let evidence =
         EvidenceResult { url: run.url.clone(), record_digest: run.digest.clone(), ..EvidenceResult::default() };
     Bag::verified(azurite().await?, store, &evidence).await
-}
-
-/// A store behind a gate that is shut.
-async fn behind_a_gate(s: &Scenario) -> Result<(TestStore, Gate)> {
-    let azurite = azurite().await?;
-    let gate = Gate::shut(azurite).await?;
-    azurite.create_container(&s.container("soc")).await;
-    let store = s.store_at("soc", &azurite.endpoint_at(gate.address), azurite).await?;
-    store.sign(Sas::new(&store.container).sign()).await?;
-    Ok((store, gate))
 }
 
 async fn count(s: &Scenario, pod: &TestPod) -> Result<String> {
@@ -100,7 +89,7 @@ fn both_outputs_are_stored_apart_and_verify_with_plain_tools_and_the_release_is_
 #[test]
 fn a_store_that_is_down_holds_up_no_command_and_has_its_outputs_when_it_comes_back() {
     scenario("run-gate", |s| async move {
-        let ((store, mut gate), pod) = (behind_a_gate(&s).await?, s.pod("web").await?);
+        let ((store, mut gate), pod) = (s.store_behind_a_gate("soc").await?, s.pod("web").await?);
         let response = run(&s, &pod, &store, "echo x >> /tmp/count; echo out").await?;
         let (_, result) = ended(&response, (Outcome::Running, "StoringOutputs", Outputs::Storing), SOON).await?;
         ensure!(result.exit_code == Some(0) && result.stdout_tail.as_deref() == Some("out\n"), "{result:?}");
@@ -116,7 +105,7 @@ fn a_store_that_is_down_holds_up_no_command_and_has_its_outputs_when_it_comes_ba
 #[test]
 fn of_a_store_that_stays_down_it_is_said_that_no_outputs_are_stored() {
     scenario("run-down", |s| async move {
-        let ((store, _gate), pod) = (behind_a_gate(&s).await?, s.pod("web").await?);
+        let ((store, _gate), pod) = (s.store_behind_a_gate("soc").await?, s.pod("web").await?);
         let response = run(&s, &pod, &store, "echo x >> /tmp/count; echo out").await?;
         let wanted = (Outcome::Partial, "OutputsNotStored", Outputs::NotStored);
         let (message, result) = ended(&response, wanted, GIVEN_UP).await?;
@@ -130,7 +119,7 @@ fn of_a_store_that_stays_down_it_is_said_that_no_outputs_are_stored() {
 #[test]
 fn a_release_and_a_deletion_are_not_held_up_by_outputs_that_no_store_takes() {
     scenario("run-delete", |s| async move {
-        let ((store, _gate), pod) = (behind_a_gate(&s).await?, s.pod("web").await?);
+        let ((store, _gate), pod) = (s.store_behind_a_gate("soc").await?, s.pod("web").await?);
         let response = run(&s, &pod, &store, "echo x >> /tmp/count; sleep 100").await?;
         until("it runs", SOON, async || Ok(count(&s, &pod).await.is_ok_and(|count| count == "x\n").then_some(())))
             .await?;

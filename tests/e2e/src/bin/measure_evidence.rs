@@ -16,7 +16,7 @@ use tourniquet_api::Outcome;
 use tourniquet_azurite::Azurite;
 use tourniquet_e2e::evidence_bench::floor::{self, Agent};
 use tourniquet_e2e::evidence_bench::rounds::{Bench, Collected, one_file};
-use tourniquet_e2e::response_bench::figures::Figures;
+use tourniquet_e2e::response_bench::figures::{Figures, write};
 use tourniquet_e2e::response_bench::usage::Process;
 use tourniquet_e2e::{Scenario, azurite};
 
@@ -62,10 +62,7 @@ async fn main() -> Result<()> {
     let scenario = Scenario::begin("measure-evidence").await?;
     let measured = measure(&scenario, &asked).await;
     let ended = scenario.end().await;
-    let results = serde_json::to_string(&measured?)?;
-    if let Some(path) = &asked.json {
-        std::fs::write(path, results + "\n").with_context(|| format!("cannot write {path}"))?;
-    }
+    write(&measured?, asked.json.as_deref())?;
     ended
 }
 

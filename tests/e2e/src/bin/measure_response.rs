@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use tourniquet_e2e::response_bench::at_once::{AtOnce, LAST, LAST_OF_FLOOR};
 use tourniquet_e2e::response_bench::effects::Effects;
+use tourniquet_e2e::response_bench::figures::write;
 use tourniquet_e2e::response_bench::floor::Floor;
 use tourniquet_e2e::response_bench::paper::PaperPods;
 use tourniquet_e2e::response_bench::points::{BARE, Bench, FLOOR, OURS, Point};
@@ -51,10 +52,7 @@ async fn main() -> Result<()> {
     PaperPods::on(&scenario, &node).remove().await?;
     let ended = scenario.end().await;
     node.delete().await?;
-    let results = serde_json::to_string(&measured?)?;
-    if let Some(path) = &asked.json {
-        std::fs::write(path, results + "\n").with_context(|| format!("cannot write {path}"))?;
-    }
+    write(&measured?, asked.json.as_deref())?;
     ended
 }
 

@@ -1,5 +1,6 @@
 //! Figures by what they are of, in the order in which they are printed.
 
+use anyhow::{Context, Result};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -27,4 +28,13 @@ impl Figures {
         values.sort_by(f64::total_cmp);
         values.get(values.len() * share / 100).or(values.last()).copied().unwrap_or_default()
     }
+}
+
+/// Every single figure, as JSON, where that was asked for.
+pub fn write(results: &impl Serialize, path: Option<&str>) -> Result<()> {
+    let results = serde_json::to_string(results)?;
+    if let Some(path) = path {
+        std::fs::write(path, results + "\n").with_context(|| format!("cannot write {path}"))?;
+    }
+    Ok(())
 }
