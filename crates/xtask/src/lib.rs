@@ -15,4 +15,5 @@ mod lifecycle;
 mod reference;
 pub mod test;
 mod tools;
+mod transcript;
 pub mod ui;

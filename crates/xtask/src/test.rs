@@ -19,6 +19,7 @@ use crate::{
     dependencies, generate,
     install::{self, NAMESPACE, Place},
     lifecycle,
+    transcript::{Count, Transcript},
     ui::seconds,
 };
 
@@ -64,20 +65,6 @@ pub struct TestCommand {
     image: Option<String>,
 }
 
-/// Tests that ran.
-#[derive(Clone, Copy, Debug, Default)]
-struct Count {
-    passed: u32,
-    failed: u32,
-}
-
-impl std::ops::AddAssign for Count {
-    fn add_assign(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-    }
-}
-
 impl TestCommand {
     /// Runs the tests. The last line says how many passed and how many failed.
     ///
@@ -108,6 +95,10 @@ impl TestCommand {
             if wanted(part) && (self.context.is_none() || self.only.contains(&part)) {
                 count += self.end_to_end(network)?;
             }
+        }
+        // Once more: what a test said when it failed is an hour of output further up.
+        for reason in &count.reasons {
+            println!("\n{reason}");
         }
         println!("\n{} passed, {} failed", count.passed, count.failed);
         Ok(if count.failed == 0 && count.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -280,30 +271,24 @@ fn succeed(command: &mut Command) -> Result<()> {
 /// Runs test programs, shows what they print, and counts. Programs that end without a result count as one failure.
 fn tests(command: &mut Command) -> Result<Count> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the tests")?;
-    let mut count = Count::default();
+    let mut transcript = Transcript::default();
     if let Some(stdout) = child.stdout.take() {
         let mut reader = BufReader::new(stdout);
         let mut line = String::new();
         while reader.read_line(&mut line)? > 0 {
             print!("{line}");
             std::io::stdout().flush()?;
-            if let Some(result) = line.strip_prefix("test result: ") {
-                count += Count { passed: number(result, " passed"), failed: number(result, " failed") };
-            }
+            transcript.read(line.trim_end());
             line.clear();
         }
     }
     let status = child.wait()?;
+    let mut count = transcript.count;
     if !status.success() && count.failed == 0 {
         count.failed = 1;
+        count.reasons.push(format!("{} ended with {status}", command.get_program().display()));
     }
     Ok(count)
-}
-
-/// The number before a word of libtest's summary.
-fn number(line: &str, word: &str) -> u32 {
-    let before = line.find(word).and_then(|end| line.get(..end));
-    before.and_then(|text| text.rsplit([' ', '.']).next()).and_then(|digits| digits.parse().ok()).unwrap_or(0)
 }
 
 /// Builds the end-to-end tests; those of a network are in test targets whose name starts with it.
@@ -318,15 +303,4 @@ fn programs(network: Network) -> Result<Vec<PathBuf>> {
             .collect();
     programs.sort();
     Ok(programs)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::number;
-
-    #[test]
-    fn reads_the_summary_of_libtest() {
-        let line = "ok. 12 passed; 3 failed; 0 ignored; 0 measured; 0 filtered out";
-        assert_eq!((number(line, " passed"), number(line, " failed")), (12, 3));
-    }
 }
