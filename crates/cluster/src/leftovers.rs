@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
@@ -101,7 +101,7 @@ impl Cluster {
             };
             Ok::<_, Error>(Orphan { node, pod_uid, pod })
         });
-        traces.orphans = try_join_all(orphans).await?;
+        traces.orphans = join_all(orphans).await.into_iter().collect::<Result<_, _>>()?;
         Ok(traces)
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 use futures::stream::{FuturesUnordered, StreamExt};
 use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhookConfiguration, ServiceReference, ValidatingWebhookConfiguration, WebhookClientConfig,
@@ -189,14 +189,14 @@ impl Cluster {
             of_namespace.map(|((_, service), used_by)| (service.clone(), used_by.clone())).collect();
         let services: Api<Service> = Api::namespaced(self.client.clone(), namespace);
         let services = &services;
-        let backends = try_join_all(used.into_iter().map(|(service, used_by)| async move {
+        let backends = join_all(used.into_iter().map(|(service, used_by)| async move {
             let found = existing(within(services.get(&service)).await)
                 .map_err(|cause| Error::request("read", format_args!("Service {namespace}/{service}"), cause))?;
             let selector = found.and_then(|found| found.spec).and_then(|spec| spec.selector).unwrap_or_default();
             Ok::<_, Error>(AdmissionBackend { used_by, service, selector })
         }))
-        .await?;
-        Ok(backends)
+        .await;
+        backends.into_iter().collect()
     }
 
     /// The Services that the API server itself depends on.

@@ -118,10 +118,12 @@ impl Cluster {
     /// All bindings, those of the whole cluster first.
     async fn bindings(&self) -> Result<Bindings, Error> {
         let (cluster, namespaced) = (format!("{RBAC}/clusterrolebindings"), format!("{RBAC}/rolebindings"));
-        let (cluster, namespaced) = futures::try_join!(
+        // Not `try_join`: it drops the other request, and with it a Retry-After that is on its way.
+        let (cluster, namespaced) = futures::join!(
             self.pages::<Binding>(&cluster, "ClusterRoleBindings", None),
             self.pages::<Binding>(&namespaced, "RoleBindings", None)
-        )?;
+        );
+        let (cluster, namespaced) = (cluster?, namespaced?);
         let more = cluster.more || namespaced.more;
         Ok(Bindings { all: cluster.items.into_iter().chain(namespaced.items).collect(), more })
     }
@@ -140,15 +142,15 @@ impl Cluster {
         if *more {
             let own = format!("/api/v1/namespaces/{namespace}/pods");
             let of_node = format!("spec.nodeName={node}");
-            let (own, of_node) = futures::try_join!(
+            let (own, of_node) = futures::join!(
                 self.pages::<SlimPod>(&own, "pods", None),
                 self.pages::<SlimPod>(
                     PODS,
                     "pods of the node",
                     Some(&of_node).filter(|_| !node.is_empty()).map(String::as_str)
                 )
-            )?;
-            nearer = own.items.into_iter().chain(of_node.items).collect();
+            );
+            nearer = own?.items.into_iter().chain(of_node?.items).collect();
         }
         for pod in items.iter().chain(&nearer).filter(|pod| !pod.has_finished()) {
             pods.entry(&pod.metadata.uid).or_insert_with(|| pod.into());
