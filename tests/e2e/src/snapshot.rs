@@ -13,7 +13,8 @@ use tourniquet_api::Containment;
 use crate::{AGENT_NAMESPACE, Environment, OPERATOR_NAMESPACE, Scenario};
 
 /// Kinds that are left out, and why.
-pub const LEFT_OUT: [(&str, &str); 7] = [
+pub const LEFT_OUT: [(&str, &str); 8] = [
+    ("ComponentStatus", "no object: whether the control plane's parts answer at the moment of the list"),
     ("Event", "a log of what happened; it stays on purpose"),
     ("Lease", "heartbeats of nodes and of daemons"),
     ("EndpointSlice", "derived from pods by their controller"),
