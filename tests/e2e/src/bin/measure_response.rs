@@ -1,5 +1,5 @@
 //! `cargo xtask bench response`: from the resource to its first effect, beside a bare client that makes the same requests; with more and
-//! more pods in the cluster, and responses in force; then a hundred responses at once.
+//! more pods in the cluster, and responses in force; then a hundred responses at once, also while commands hang and the operator is killed.
 //!
 //! Nothing is asserted: it prints tables, and writes all figures as JSON.
 
@@ -8,6 +8,7 @@
 use anyhow::{Context, Result};
 use serde::Serialize;
 use tourniquet_e2e::response_bench::at_once::{AtOnce, LAST, LAST_OF_FLOOR};
+use tourniquet_e2e::response_bench::disturbed::{Disturbed, Trouble};
 use tourniquet_e2e::response_bench::effects::Effects;
 use tourniquet_e2e::response_bench::figures::write;
 use tourniquet_e2e::response_bench::floor::Floor;
@@ -34,6 +35,7 @@ struct Results {
     rounds: usize,
     points: Vec<Point>,
     at_once: Vec<AtOnce>,
+    disturbed: Vec<Disturbed>,
 }
 
 #[tokio::main]
@@ -74,7 +76,7 @@ fn minutes(asked: &Asked) -> usize {
     let points = asked.pods.len() + usize::from(asked.responses > 0);
     let pods = asked.pods.last().copied().unwrap_or_default();
     let milliseconds =
-        asked.rounds * points * 1500 + pods * 5 + asked.responses * 80 + RUNS * 2 * 20_000 + points * 5000;
+        asked.rounds * points * 1500 + pods * 5 + asked.responses * 80 + RUNS * 5 * 20_000 + points * 5000;
     milliseconds / 60_000 + 1
 }
 
@@ -110,6 +112,13 @@ async fn measure(s: &Scenario, node: &PaperNode, floor: &Floor, asked: &Asked) -
             results.at_once.push(at_once);
         }
     }
+    // Last: the operator that was measured before is killed in it.
+    for run in 0..RUNS {
+        for trouble in Trouble::ALL {
+            results.disturbed.push(bench.disturbed(&pods, trouble, run).await?);
+        }
+    }
+    print_disturbed(&results.disturbed);
     Ok(results)
 }
 
@@ -129,6 +138,16 @@ fn print_point(point: &Point) {
             point.after.peak,
             point.cpu_each
         );
+    }
+}
+
+fn print_disturbed(all: &[Disturbed]) {
+    println!(
+        "\nA hundred isolations at once while something goes wrong, ms:\n\n| meanwhile | in force | created -> in force, each: median (most) | {LAST} |\n|-|-|-|-|"
+    );
+    for Disturbed { trouble, count, figures } in all {
+        let at = |share| figures.at("created -> in force, each", share);
+        println!("| {} | {count} | {:.0} ({:.0}) | {:.0} |", trouble.name(), at(50), at(100), figures.at(LAST, 50));
     }
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask bench response`: from the resource to its first effect, side by side with a bare client that makes the same requests.
 
 pub mod at_once;
+pub mod disturbed;
 pub mod effects;
 pub mod figures;
 pub mod floor;

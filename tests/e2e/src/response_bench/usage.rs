@@ -34,6 +34,12 @@ impl Process {
         found.context("the operator does not run on this machine")
     }
 
+    /// Kills it; whoever runs it starts it again.
+    pub fn kill(&self) -> Result<()> {
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0)?);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).context("the operator cannot be killed")
+    }
+
     pub fn usage(&self) -> Result<Usage> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0)).context("the operator was restarted")?;
         let mebibytes = |field: &str| {
