@@ -18,6 +18,7 @@ use crate::{
     cluster::{self, Handle, Network, base, workspace},
     dependencies, generate,
     install::{self, NAMESPACE, Place},
+    least_privilege::{Asked, Verdict},
     lifecycle,
     ui::seconds,
 };
@@ -104,16 +105,33 @@ impl TestCommand {
                 count.passed += 1;
             }
         }
-        for (part, network) in [(Part::Cilium, Network::Cilium), (Part::None, Network::None)] {
+        let mut asked = Asked::default();
+        let networks = [(Part::Cilium, Network::Cilium), (Part::None, Network::None)];
+        for (part, network) in networks {
             if wanted(part) && (self.context.is_none() || self.only.contains(&part)) {
-                count += self.end_to_end(network)?;
+                count += self.end_to_end(network, &mut asked)?;
             }
+        }
+        if self.context.is_none() && networks.iter().any(|(part, _)| wanted(*part)) {
+            // Of some tests alone most rights are unused.
+            let whole = self.filter.is_none() && networks.iter().all(|(part, _)| wanted(*part));
+            count += phase("least privilege", || {
+                let verdicts = asked.judge(whole)?;
+                for Verdict { name, wrong } in &verdicts {
+                    println!("test {name} ... {}", if wrong.is_empty() { "ok" } else { "FAILED" });
+                    for line in wrong {
+                        println!("    {line}");
+                    }
+                }
+                let (passed, failed): (Vec<_>, Vec<_>) = verdicts.iter().partition(|verdict| verdict.wrong.is_empty());
+                Ok(Count { passed: u32::try_from(passed.len())?, failed: u32::try_from(failed.len())? })
+            })?;
         }
         println!("\n{} passed, {} failed", count.passed, count.failed);
         Ok(if count.failed == 0 && count.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    fn end_to_end(&self, network: Network) -> Result<Count> {
+    fn end_to_end(&self, network: Network, asked: &mut Asked) -> Result<Count> {
         let name = format!("end-to-end tests, network {network}");
         let programs = phase("end-to-end tests: build", || programs(network))?;
         if programs.is_empty() {
@@ -143,7 +161,9 @@ impl TestCommand {
             profile: Some(cluster::Profile::Default),
         };
         let handle = cluster::ensure_up(&options)?;
+        let begun = jiff::Timestamp::now();
         let count = self.rounds(&programs, network, &handle);
+        asked.read(&handle.logs_dir(), begun)?;
         if !self.keep {
             cluster::down(&options.name)?;
         }
@@ -189,7 +209,8 @@ impl TestCommand {
 /// agents are not on by themselves elsewhere.
 fn needs_our_cluster(program: &Path) -> bool {
     let of = |word: &str| program.file_name().is_some_and(|name| name.to_string_lossy().contains(word));
-    ["crash", "leader", "stores", "collect", "run_store"].iter().any(|word| of(word)) || wants_agents(program)
+    ["crash", "leader", "blast_radius", "stores", "collect", "run_store"].iter().any(|word| of(word))
+        || wants_agents(program)
 }
 
 fn wants_agents(program: &Path) -> bool {
