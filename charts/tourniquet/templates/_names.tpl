@@ -17,3 +17,12 @@ helm.sh/resource-policy: keep
 argocd.argoproj.io/sync-options: Prune=false,Delete=false
 kustomize.toolkit.fluxcd.io/prune: disabled
 {{- end -}}
+
+{{/* The powers that are off, with commas. One that the values do not name, those of an earlier chart, is on. */}}
+{{- define "tourniquet.powersOff" -}}
+{{- $off := list }}
+{{- range $power, $on := .Values.powers }}
+{{- if not $on }}{{ $off = append $off $power }}{{ end }}
+{{- end }}
+{{- join "," $off }}
+{{- end -}}

@@ -23,6 +23,9 @@ use crate::containments::Containments;
 use crate::pod::Node;
 use crate::scans::Scans;
 
+/// What the API server is told about who asks.
+const PROGRAM: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+
 /// Cuts off the pods of its node that a Containment names, and lets them go.
 ///
 /// `tourniquet-agent capture REQUEST` instead reads one artifact of one pod and ends: see the crate tourniquet-capture.
@@ -87,7 +90,7 @@ async fn run(options: Options) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let client = match tourniquet_cluster::client().await {
+    let client = match tourniquet_cluster::client(PROGRAM).await {
         Ok(client) => client,
         Err(error) => {
             error!(%error, "cannot start");

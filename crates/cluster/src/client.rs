@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy::Builder;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -31,10 +33,12 @@ const BRIEF: Duration = Duration::from_secs(3);
 /// never gives up on a connection that is lost without a word. And it sends a request up to 15 times on 429 and 503, writes
 /// included, while the response waits; whoever calls decides afresh instead, and no sooner than the API server asks for ([`crate::retry_after`]).
 ///
+/// The program's name and version go with each request: the API server's audit log has them beside the account, of which somebody else could have a token.
+///
 /// # Errors
 /// When there is neither a service account nor a kubeconfig, or it cannot be used.
-pub async fn client() -> Result<Client, Error> {
-    with_limit(READ_LIMIT).await
+pub async fn client(program: &'static str) -> Result<Client, Error> {
+    with_limit(program, READ_LIMIT).await
 }
 
 /// The same with connections of its own, for requests that bring little and must not hang: who leads waits for the answer. 3 s without a
@@ -42,12 +46,13 @@ pub async fn client() -> Result<Client, Error> {
 ///
 /// # Errors
 /// As [`client`].
-pub async fn brief_client() -> Result<Client, Error> {
-    with_limit(BRIEF).await
+pub async fn brief_client(program: &'static str) -> Result<Client, Error> {
+    with_limit(program, BRIEF).await
 }
 
-async fn with_limit(read_limit: Duration) -> Result<Client, Error> {
-    let config = Config::infer().await.map_err(|error| Error::Configuration(error.to_string()))?;
+async fn with_limit(program: &'static str, read_limit: Duration) -> Result<Client, Error> {
+    let mut config = Config::infer().await.map_err(|error| Error::Configuration(error.to_string()))?;
+    config.headers.push((USER_AGENT, HeaderValue::from_static(program)));
     build(&config, read_limit).map_err(|error| Error::Configuration(error.to_string()))
 }
 

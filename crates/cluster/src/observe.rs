@@ -135,7 +135,8 @@ impl Cluster {
             Read::Responses => Observation::Responses(self.peers(now).await?),
             Read::Control { address } => Observation::Control(probe::attempt(*address, CONTROL_LIMIT).await),
             Read::Reach { .. } => Observation::Reach(None),
-            // Nor is this: of a task that nobody carries out nothing is known.
+            // Nor are these: of a task that nobody carries out nothing is known, and nobody remembers anything.
+            Read::Recent => Observation::Recent(BTreeMap::new()),
             Read::Task(_) => Observation::Task(TaskSeen { instance: String::new(), state: None }),
             Read::ServiceAccount { namespace, name } => {
                 Observation::ServiceAccount(patiently(self.service_account(namespace, name)).await)

@@ -16,7 +16,7 @@ use kube::{Client, Resource, ResourceExt};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tourniquet_cluster::Cluster;
-use tourniquet_response::Settings;
+use tourniquet_response::{Power, Settings};
 use tracing::{debug, info, warn};
 
 use crate::events::Publisher;
@@ -144,7 +144,8 @@ async fn act(
         }
     };
     let (publisher, cluster) = (Publisher::start(client.clone()), Cluster::new(client.clone()));
-    let stores = stores::start(client, cluster.clone(), settings.own_namespace.clone(), publisher.clone());
+    let secrets = (settings.own_namespace.clone(), !settings.powers_off.contains(&Power::Secrets));
+    let stores = stores::start(client, cluster.clone(), secrets, publisher.clone());
     let tasks = Tasks::new(cluster.clone(), stores, responses.clone(), &options.cluster_name, changed.clone());
     let prober = Prober::new(changed);
     let sweep = Sweep {
@@ -155,7 +156,7 @@ async fn act(
         every: options.sweep_every,
     };
     tokio::spawn(sweep.run(cause));
-    let (told, pauses) = Default::default();
+    let (told, recent, pauses) = Default::default();
     let context = Arc::new(Context {
         publisher,
         cluster,
@@ -165,6 +166,7 @@ async fn act(
         turns,
         known,
         told,
+        recent,
         pauses,
         metrics: metrics.clone(),
     });

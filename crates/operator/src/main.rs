@@ -21,11 +21,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, ValueEnum};
-use tourniquet_response::{Agents, BlastRadius, Budget, Settings};
+use tourniquet_response::{Agents, BlastRadius, Budget, Power, Settings};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use crate::leader::Led;
+
+/// What the API server is told about who asks.
+const PROGRAM: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
 /// Carries out IncidentResponse resources and undoes them.
 #[derive(Debug, Parser)]
@@ -78,6 +81,9 @@ struct Options {
     /// How many responses of one minute are carried out; 0: any number
     #[arg(long, env = "TOURNIQUET_BUDGET_RESPONSES_PER_MINUTE", default_value_t = 0)]
     responses_per_minute: usize,
+    /// Powers that the operator was not given: of exec, nodes, policies and secrets
+    #[arg(long, env = "TOURNIQUET_POWERS_OFF", value_delimiter = ',')]
+    powers_off: Vec<Power>,
     /// How often to look for what is left of responses that no longer live, as hours, minutes and seconds; at least 1s
     #[arg(long, env = "TOURNIQUET_SWEEP_EVERY", default_value = "10m")]
     sweep_every: tourniquet_api::Duration,
@@ -114,6 +120,7 @@ async fn main() -> ExitCode {
     let blast_radius = options.blast_radius();
     let settings = Settings {
         blast_radius,
+        powers_off: options.powers_off.into_iter().collect(),
         response_namespace: options.response_namespace,
         protected_namespaces: options.protected_namespaces.into_iter().filter(|name| !name.is_empty()).collect(),
         own_namespace: options.namespace,
@@ -124,8 +131,8 @@ async fn main() -> ExitCode {
     };
     let clients = async {
         Ok::<_, tourniquet_cluster::Error>((
-            tourniquet_cluster::client().await?,
-            tourniquet_cluster::brief_client().await?,
+            tourniquet_cluster::client(PROGRAM).await?,
+            tourniquet_cluster::brief_client(PROGRAM).await?,
         ))
     };
     let (client, lease_client) = match clients.await {

@@ -11,8 +11,8 @@ use kube::runtime::controller::Action;
 use tourniquet_api::{IncidentResponse, IncidentResponseStatus, names};
 use tourniquet_cluster::{Cluster, Written};
 use tourniquet_response::{
-    Effect, Failure, Note, ObjectRef, Observation, Pass, Phase, Read, Settings, Step, Told, World, mark_unreadable,
-    notes, notes_of_unreadable, pass, report_failures, undo_unreadable, unobservable,
+    Effect, Failure, Note, ObjectRef, Observation, Pass, Phase, Read, Recent, Settings, Step, Told, World,
+    mark_unreadable, notes, notes_of_unreadable, pass, report_failures, undo_unreadable, unobservable,
 };
 use tracing::{Instrument, error, info, info_span, warn};
 
@@ -43,6 +43,7 @@ pub(crate) struct Context {
     pub(crate) metrics: Metrics,
     pub(crate) known: Known,
     pub(crate) told: Mutex<Told>,
+    pub(crate) recent: Mutex<Recent>,
     /// How long each response waits after a failure.
     pub(crate) pauses: Pauses,
 }
@@ -61,6 +62,10 @@ pub(crate) enum Error {
 impl Context {
     fn told(&self) -> MutexGuard<'_, Told> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -262,6 +267,7 @@ async fn write(
     noted.extend(cx.told().news(&uid, status, news));
     *response = *now;
     cx.known.written(response);
+    cx.recent().written(response, jiff::Timestamp::now());
     Ok(true)
 }
 
@@ -276,6 +282,7 @@ async fn decide(response: &IncidentResponse, uid: &str, cx: &Context) -> Result<
         unread.0.retain(|read| {
             let seen = match read {
                 Read::Reach { address } => Observation::Reach(cx.prober.reach(uid, *address)),
+                Read::Recent => Observation::Recent(cx.recent().seen()),
                 Read::Task(key) => Observation::Task(cx.tasks.look(key)),
                 _ => return true,
             };

@@ -49,17 +49,25 @@ struct Context {
     cluster: Cluster,
     /// Where the Secrets are: the operator's own namespace.
     namespace: String,
+    may_read_secrets: bool,
     stores: Stores,
     publisher: Publisher,
     pauses: Pauses,
     again: UnboundedSender<ObjectRef<Stored>>,
 }
 
-/// Starts to keep the condition of each evidence store true, for as long as the operator runs.
-pub(crate) fn start(client: Client, cluster: Cluster, namespace: String, publisher: Publisher) -> Stores {
+/// Starts to keep the condition of each evidence store true, for as long as the operator runs. Secrets are said by their namespace, and whether the operator
+/// has the power to read them.
+pub(crate) fn start(
+    client: Client,
+    cluster: Cluster,
+    (namespace, may_read_secrets): (String, bool),
+    publisher: Publisher,
+) -> Stores {
     let stores = Stores::default();
     let (again, asked) = mpsc::unbounded();
-    let context = Context { cluster, namespace, stores: stores.clone(), publisher, pauses: Pauses::default(), again };
+    let (pauses, known) = (Pauses::default(), stores.clone());
+    let context = Context { cluster, namespace, may_read_secrets, stores: known, publisher, pauses, again };
     tokio::spawn(run(client, asked, Arc::new(context)));
     stores
 }
@@ -185,6 +193,9 @@ impl Context {
     /// The shared access signature, or what is wrong with its Secret.
     async fn signature(&self, at: &SecretKeyRef) -> Result<Result<secrecy::SecretString, Trouble>, Error> {
         let namespace = &self.namespace;
+        if !self.may_read_secrets {
+            return Ok(Err(report::no_power(namespace, at)));
+        }
         match self.cluster.secret_value(namespace, &at.name, &at.key).await {
             Ok(SecretValue::Found(value)) => Ok(Ok(value)),
             Ok(missing) => Ok(Err(report::no_signature(&missing, namespace, at))),

@@ -13,6 +13,7 @@ pub(crate) use self::wanted::{containers, describe};
 use crate::action::{self, Asked, Refusal};
 use crate::effect::Kind;
 use crate::pass;
+use crate::power;
 use crate::settings::Settings;
 use crate::status;
 use crate::world::{Read, Unread, World};
@@ -52,6 +53,9 @@ pub(crate) fn decide(response: &IncidentResponse, world: &World, settings: &Sett
     };
     if let Some(refusal) = unsupported(spec, wanted.kind()) {
         return Ok(refusal);
+    }
+    if let Some(refusal) = power::refuses(spec, wanted.kind(), settings) {
+        return Ok(refusal.into());
     }
     if let Some(refusal) = refuse_place(response, &wanted, settings) {
         return Ok(refusal);

@@ -56,6 +56,11 @@ pub(crate) trait Act: Sync {
     /// What it needs to be allowed to do, and no more.
     fn rbac(&self) -> Vec<PolicyRule>;
 
+    /// What of that it takes when it is asked for like this, with agents or without.
+    fn rbac_of(&self, _asked: &Action, _agents: bool) -> Vec<PolicyRule> {
+        self.rbac()
+    }
+
     /// What it looks at, as far as that is known beforehand: read together, not one after the other.
     fn reads(&self, cx: &Context<'_>, undoing: bool) -> Vec<Read>;
 
@@ -131,6 +136,8 @@ pub(crate) struct Context<'a> {
     pub(crate) deleted: bool,
     /// How many outputs of commands share the room that a status has for them.
     pub(crate) outputs: usize,
+    /// Whether programs may be started in pods.
+    pub(crate) may_exec: bool,
     /// The agents, where there are any.
     pub(crate) agents: Option<&'a Agents>,
     /// What was reported of this target before.

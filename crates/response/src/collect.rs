@@ -8,7 +8,7 @@ mod artifacts;
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::PolicyRule;
-use tourniquet_api::{Collect, Outcome, Verb};
+use tourniquet_api::{Action, Collect, Outcome, Verb};
 
 use crate::action::{Act, Assessment, Context, Plan, Undo, is_decided, kept};
 use crate::effect::{Effect, Kind};
@@ -45,8 +45,13 @@ impl Act for CollectEvidence {
             rule("rbac.authorization.k8s.io", &["rolebindings"], &["list"]),
             // The agents on the nodes, and what they are asked for.
             rule("", &["pods"], &["list"]),
-            rule("", &["pods/exec"], &["get", "create"]),
+            tools(),
         ]
+    }
+
+    fn rbac_of(&self, asked: &Action, agents: bool) -> Vec<PolicyRule> {
+        let by_tools = asked.collect.as_ref().is_some_and(|collect| artifacts::take_tools(collect, agents));
+        self.rbac().into_iter().filter(|rule| by_tools || *rule != tools()).collect()
     }
 
     fn reads(&self, cx: &Context<'_>, undoing: bool) -> Vec<Read> {
@@ -143,6 +148,11 @@ impl Act for CollectEvidence {
     }
 }
 
+/// What programs of the container's own take, where no agent reads from outside.
+fn tools() -> PolicyRule {
+    rule("", &["pods/exec"], &["get", "create"])
+}
+
 fn asked<'a>(cx: &Context<'a>) -> Option<&'a Collect> {
     cx.action?.collect.as_ref()
 }
@@ -151,7 +161,7 @@ fn collection(cx: &Context<'_>, collect: &Collect, pod: &Pod) -> Collection {
     Collection {
         custody: cx.custody(&collect.store_ref),
         timeout: collect.timeout.get(),
-        artifacts: artifacts::wanted(collect, pod, cx.agents.is_some()),
+        artifacts: artifacts::wanted(collect, pod, cx.agents.is_some(), cx.may_exec),
         agents: cx.agents.map(|agents| agents.namespace.clone()),
     }
 }

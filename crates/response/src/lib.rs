@@ -21,9 +21,11 @@ mod isolate;
 mod label;
 mod leftovers;
 mod pass;
+mod power;
 mod preserve;
 mod rbac;
 mod receipt;
+mod recent;
 mod run;
 mod settings;
 mod status;
@@ -43,8 +45,10 @@ pub use leftovers::{
     vanished_in_force,
 };
 pub use pass::{Failure, Pass, Phase, Step, pass, peer};
-pub use rbac::rbac_rules;
+pub use power::{POWER_OFF, Power};
+pub use rbac::{rbac_rules, rbac_rules_of};
 pub use receipt::{Grant, Grants, Looked, Neighbour, Neighbours};
+pub use recent::Recent;
 pub use settings::{Agents, BlastRadius, Budget, Settings};
 pub use status::{report_failures, unobservable};
 pub use task::{

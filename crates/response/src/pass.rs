@@ -24,6 +24,7 @@ use crate::conditions;
 use crate::effect::Effect;
 use crate::fields::Fields;
 use crate::isolate;
+use crate::power::Power;
 use crate::run;
 use crate::settings::{Agents, Settings};
 use crate::status;
@@ -134,6 +135,7 @@ pub fn pass(response: &IncidentResponse, world: &World, settings: &Settings) -> 
         response,
         world,
         agents: settings.agents.as_ref(),
+        may_exec: !settings.powers_off.contains(&Power::Exec),
         uid: response.metadata.uid.as_deref().unwrap_or_default(),
         name: full_name(&response.metadata),
     };
@@ -194,6 +196,7 @@ struct Look<'a> {
     response: &'a IncidentResponse,
     world: &'a World,
     agents: Option<&'a Agents>,
+    may_exec: bool,
     uid: &'a str,
     name: String,
 }
@@ -224,6 +227,7 @@ impl Look<'_> {
             spec: Some(&self.response.spec),
             deleted: self.response.metadata.deletion_timestamp.is_some(),
             outputs: targets * self.response.spec.actions.iter().map(run::outputs).sum::<usize>(),
+            may_exec: self.may_exec,
             agents: self.agents,
             before,
             applied_at: before.and_then(|before| before.applied_at.as_ref()).map_or(self.world.now, |at| at.0),

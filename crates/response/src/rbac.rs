@@ -3,6 +3,7 @@
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
 use crate::action::ACTIONS;
+use crate::power::{self, Power};
 use crate::receipt;
 
 /// One rule.
@@ -16,7 +17,13 @@ pub(crate) fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRul
     }
 }
 
-/// The rules of the operator's ClusterRole. The chart's copy is generated from this.
+/// The part of the operator's ClusterRole that is a power, or, without one, what it has in any case. The chart's copies are generated from this.
+#[must_use]
+pub fn rbac_rules_of(power: Option<Power>) -> Vec<PolicyRule> {
+    power::part(&rbac_rules(), power)
+}
+
+/// The rules of the operator's ClusterRole, with all powers.
 #[must_use]
 pub fn rbac_rules() -> Vec<PolicyRule> {
     let mut rules = vec![

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use crate::power::Power;
+
 /// Settings of the operator that gate acceptance. They never gate undo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -13,6 +15,8 @@ pub struct Settings {
     pub own_namespace: String,
     /// The agents. None: there are none, and policies are all there is.
     pub agents: Option<Agents>,
+    /// What the operator was not given.
+    pub powers_off: BTreeSet<Power>,
     /// Whether new responses are carried out, and how many.
     pub blast_radius: BlastRadius,
 }
@@ -56,6 +60,7 @@ impl Default for Settings {
             protected_namespaces: ["kube-system", "tourniquet-system"].map(String::from).into(),
             own_namespace: "tourniquet-system".to_owned(),
             agents: None,
+            powers_off: BTreeSet::new(),
             blast_radius: BlastRadius { plan_only: false, accept_new: true, budget: Budget::default() },
         }
     }

@@ -85,6 +85,7 @@ pub fn undo_unreadable(
                 spec: None,
                 deleted: true,
                 outputs: 0,
+                may_exec: false,
                 agents: settings.agents.as_ref(),
                 before: Some(&before),
                 applied_at: world.now,

@@ -66,6 +66,8 @@ pub enum Read {
     Services { namespace: String },
     /// All other responses, read afresh: a release must not miss one that was created a moment ago.
     Responses,
+    /// What this operator remembers to have carried out of late ([`Recent`](crate::Recent)).
+    Recent,
     /// One connection attempt, now, for at most 50 ms: the positive control before a cut.
     Control { address: SocketAddr },
     /// The latest of the attempts that go on since the effects are in place.
@@ -107,6 +109,8 @@ pub enum Observation {
     Neighbours(Looked<Arc<Neighbours>>),
     Services(Looked<Vec<Service>>),
     Responses(Vec<PeerResponse>),
+    /// When each was created, by UID.
+    Recent(BTreeMap<String, Timestamp>),
     Control(Answer),
     Reach(Option<Reach>),
     Task(TaskSeen),
@@ -305,6 +309,13 @@ impl World {
         match self.observed.get(&Read::Responses) {
             Some(Observation::Responses(responses)) => Ok(responses),
             _ => Err(Read::Responses.into()),
+        }
+    }
+
+    pub(crate) fn recent(&self) -> Result<&BTreeMap<String, Timestamp>, Unread> {
+        match self.observed.get(&Read::Recent) {
+            Some(Observation::Recent(recent)) => Ok(recent),
+            _ => Err(Read::Recent.into()),
         }
     }
 

@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use fixtures::scene::{Scene, a_pod_that_answers};
 use fixtures::{NAMESPACE, OTHER_UID, RESPONSE_UID, condition, noon, object, pod, response, says, seconds};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use proptest::prelude::*;
 use serde_json::json;
-use tourniquet_response::{BlastRadius, Budget, PeerResponse, Phase, Settings, peer};
+use tourniquet_response::{BlastRadius, Budget, PeerResponse, Phase, Recent, Settings, peer};
 
 /// Pod `web-NUMBER`, one of ReplicaSet `web`.
 fn web(number: usize) -> Pod {
@@ -177,6 +178,44 @@ fn responses_that_come_too_fast_are_refused() {
     assert_eq!(accepted(&plan), "True/PlanOnly");
 }
 
+/// The operator has written what became of it.
+fn remembers(mut scene: Scene, uids: &[&str], before: i64) -> Scene {
+    for uid in uids {
+        let mut gone = a_pod_that_answers().act().response;
+        gone.metadata.uid = Some((*uid).to_owned());
+        gone.metadata.creation_timestamp = Some(Time(noon() - seconds(before)));
+        scene.recent.written(&gone, noon());
+    }
+    scene
+}
+
+#[test]
+fn what_was_deleted_since_counts_for_a_minute_as_well() {
+    let two = Budget { responses_per_minute: Some(2), ..Budget::default() };
+    let scene = || within(to(2, 3), two.clone());
+    let message = exceeds(&remembers(scene(), &["a", "b"], 59));
+    assert!(message.contains("2 responses were created within a minute before"), "{message}");
+    assert_eq!(accepted(&remembers(scene(), &["a", "b"], 60)), "True/Accepted");
+    let there = PeerResponse { uid: "a".to_owned(), ..holding([0]) };
+    assert_eq!(
+        accepted(&beside(remembers(scene(), &["a"], 0), [there])),
+        "True/Accepted",
+        "one that is there counts once"
+    );
+    assert_eq!(accepted(&remembers(scene(), &[RESPONSE_UID, "a"], 0)), "True/Accepted", "nobody counts for himself");
+}
+
+#[test]
+fn what_was_not_carried_out_is_not_remembered() {
+    let mut recent = Recent::default();
+    recent.written(&response("undecided", OTHER_UID), noon());
+    recent.written(&a_pod_that_answers().with_spec(|spec| spec.dry_run = true).act().response, noon());
+    let mut refused = a_pod_that_answers();
+    refused.settings.blast_radius.accept_new = false;
+    recent.written(&refused.act().response, noon());
+    assert!(recent.seen().is_empty());
+}
+
 #[test]
 fn of_two_that_are_decided_at_the_same_moment_only_the_older_one_counts() {
     let undecided = |uid: &str, created| PeerResponse {
@@ -268,6 +307,36 @@ fn arrivals() -> impl Strategy<Value = Vec<(BTreeSet<usize>, bool)>> {
 }
 
 proptest! {
+    /// Created and deleted in a loop, or left: of one minute no more are carried out than the budget allows, and in none that is within it is anything refused.
+    #[test]
+    fn no_minute_has_more_than_its_budget(
+        limit in 1..4usize,
+        arrivals in prop::collection::vec((0..40i64, any::<bool>()), 1..24),
+    ) {
+        let (mut at, mut peers, mut recent) = (noon(), Vec::new(), Recent::default());
+        let mut carried_out = Vec::new();
+        for (index, (pause, deleted)) in arrivals.into_iter().enumerate() {
+            at += seconds(pause);
+            let budget = Budget { responses_per_minute: Some(limit), ..Budget::default() };
+            let mut scene = beside(within(a_pod_that_answers(), budget), peers.clone());
+            scene.now = at;
+            scene.recent = recent.clone();
+            scene.response.metadata.uid = Some(format!("uid-{index:02}"));
+            scene.response.metadata.creation_timestamp = Some(Time(at));
+            let before = carried_out.iter().filter(|one| at.duration_since(**one) < seconds(60)).count();
+            let written = scene.act().response;
+            let says = says(written.status.as_ref().unwrap(), "Accepted");
+            prop_assert_eq!(says, if before < limit { "True/Accepted" } else { "False/BudgetExceeded" });
+            recent.written(&written, at);
+            if before < limit {
+                carried_out.push(at);
+            }
+            if !deleted {
+                peers.push(peer(&written, at));
+            }
+        }
+    }
+
     /// Whatever comes, no more pods are isolated than the budget allows, and who is refused would have made them more.
     #[test]
     fn a_budget_is_kept_and_not_kept_more_than_that(limit in 0..6usize, arrivals in arrivals()) {

@@ -67,6 +67,24 @@ pub enum BenchCommand {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// Responses that come and go for minutes while the operator is killed at random, and what is left of them: an error, if it is anything
+    Soak {
+        /// Responses, created at even intervals
+        #[arg(long, default_value_t = 1000)]
+        responses: u32,
+        /// Over so many seconds
+        #[arg(long, default_value_t = 600)]
+        seconds: u32,
+        /// How often the operator is killed
+        #[arg(long, default_value_t = 10)]
+        restarts: u32,
+        /// What everything random derives from
+        #[arg(long, default_value_t = 1)]
+        seed: u32,
+        /// Where to write every single figure
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 impl BenchCommand {
@@ -92,6 +110,12 @@ impl BenchCommand {
                 args.extend(absolute(json)?);
                 // An engine has no part in it; Azurite is there without one.
                 ("measure_evidence", args, Network::None, true)
+            }
+            Self::Soak { responses, seconds, restarts, seed, json } => {
+                let mut args: Vec<String> =
+                    [responses, seconds, restarts, seed].iter().map(ToString::to_string).collect();
+                args.extend(absolute(json)?);
+                ("measure_soak", args, Network::None, true)
             }
         };
         // The program of the test pods is built for a target that a fresh machine does not have.

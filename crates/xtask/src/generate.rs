@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
+use tourniquet_response::Power;
 
 use crate::{cluster::workspace, kustomize, reference};
 
@@ -18,22 +19,27 @@ fn files() -> Result<Vec<(PathBuf, String)>> {
     struct Rules {
         rules: Vec<k8s_openapi::api::rbac::v1::PolicyRule>,
     }
+    let generated = Path::new("charts/tourniquet/generated");
     let definitions = [
         ("incidentresponses.yaml", tourniquet_api::incident_response_crd()),
         ("containments.yaml", tourniquet_api::containment_crd()),
         ("evidencestores.yaml", tourniquet_api::evidence_store_crd()),
         ("nodeagents.yaml", tourniquet_api::node_agent_crd()),
     ];
-    let rules = yaml(&Rules { rules: tourniquet_response::rbac_rules() })?;
+    let rules = yaml(&Rules { rules: tourniquet_response::rbac_rules_of(None) })?;
     let reference = reference::page(&[tourniquet_api::incident_response_crd(), tourniquet_api::evidence_store_crd()])?;
-    let mut files = vec![
-        (PathBuf::from("charts/tourniquet/generated/rules.yaml"), rules),
-        (PathBuf::from("docs/api.md"), reference),
-    ];
+    let mut files = vec![(generated.join("rules.yaml"), rules), (PathBuf::from("docs/api.md"), reference)];
+    for power in Power::ALL {
+        // What is in no ClusterRole, Secrets, is in a Role of the chart.
+        let rules = tourniquet_response::rbac_rules_of(Some(power));
+        if !rules.is_empty() {
+            files.push((generated.join(format!("powers/{power}.yaml")), yaml(&rules)?));
+        }
+    }
     for (name, definition) in definitions {
         let text = yaml(&definition)?;
         files.push((Path::new("crds").join(name), text.clone()));
-        files.push((Path::new("charts/tourniquet/generated/crds").join(name), text));
+        files.push((generated.join("crds").join(name), text));
     }
     Ok(files)
 }

@@ -1,6 +1,7 @@
 //! The operator's image, and the chart in a cluster.
 
 use std::{
+    ffi::OsString,
     fs,
     io::Write,
     path::{Path, PathBuf},
@@ -30,6 +31,8 @@ pub struct Image {
     pub archive: PathBuf,
     /// `repository:tag`; the tag follows from the content, so a changed program is a changed workload.
     pub reference: String,
+    /// The digest of its manifest.
+    pub digest: String,
     /// The program in it, which also runs outside of a container.
     pub program: PathBuf,
 }
@@ -48,10 +51,10 @@ pub struct Images {
 /// When one does not build, or its image is larger than 20 MiB.
 pub fn build_images() -> Result<Images> {
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
-    let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
     fs::create_dir_all(base().join("images"))?;
     let step = Step::start("Building operator and agent (static, release)");
     let mut cargo = Command::new("cargo");
+    cargo.env(FLAGS, flags()?);
     cargo
         .args(["build", "--release", "--locked", "--target", &target])
         .args(["--package", "tourniquet-operator", "--package", "tourniquet-agent"])
@@ -59,11 +62,48 @@ pub fn build_images() -> Result<Images> {
         // ring's C needs no C library, so the machine's own compiler serves and no musl toolchain has to be there.
         .env(format!("CC_{}", target.replace('-', "_")), "gcc");
     run_logged(&mut cargo, &base().join("images.log"), "the images do not build", "correct what the log names")?;
-    let programs = folder.join(&target).join("release");
+    let programs = target_folder().join(&target).join("release");
     let (operator, operator_size) = image(&programs, "operator", "65532:65532")?;
     let (agent, agent_size) = image(&programs, "agent", "0:0")?;
     step.done_with(format_args!("images of {} and {} MiB", mebibytes(operator_size), mebibytes(agent_size)));
     Ok(Images { operator, agent })
+}
+
+/// Cargo's own way to tell flags of the compiler apart. What is in it goes before whatever flags the user has set elsewhere: they would make another program.
+const FLAGS: &str = "CARGO_ENCODED_RUSTFLAGS";
+
+/// Where this machine keeps what a program is built of, and what stands for it in the program: panics name the file in which they happened. Without it
+/// the same sources in another folder are another program, and so another image.
+///
+/// # Errors
+/// When nobody says where the compiler is.
+pub fn folders() -> Result<Vec<(PathBuf, &'static str)>> {
+    let cargo_home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo_home = cargo_home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let rustc = Command::new("rustc").args(["--print", "sysroot"]).current_dir(workspace()).output();
+    let sysroot = String::from_utf8(rustc.context("cannot run rustc")?.stdout)?;
+    Ok(vec![
+        (workspace(), "/source"),
+        // Of several that fit the compiler takes the last.
+        (target_folder(), "/source/target"),
+        (cargo_home.context("neither CARGO_HOME nor HOME is set")?, "/cargo"),
+        (PathBuf::from(sysroot.trim()), "/rust"),
+    ])
+}
+
+fn target_folder() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from)
+}
+
+fn flags() -> Result<OsString> {
+    let mut flags = OsString::new();
+    for (folder, name) in folders()? {
+        flags.push(if flags.is_empty() { "" } else { "\u{1f}" });
+        flags.push("--remap-path-prefix=");
+        flags.push(folder);
+        flags.push(format!("={name}"));
+    }
+    Ok(flags)
 }
 
 fn image(programs: &Path, name: &str, user: &str) -> Result<(Image, u64)> {
@@ -75,12 +115,12 @@ fn image(programs: &Path, name: &str, user: &str) -> Result<(Image, u64)> {
     let inside = format!("/tourniquet-{name}");
     let config =
         Config { user: user.into(), entrypoint: vec![inside.clone()], workdir: "/".into(), ..Config::default() };
-    write_archive(&archive, &reference, &[Layer::new().file(&inside, 0o755, bytes)], &config)?;
+    let manifest = write_archive(&archive, &reference, &[Layer::new().file(&inside, 0o755, bytes)], &config)?;
     let size = fs::metadata(&archive)?.len();
     if size > SIZE_LIMIT {
         bail!("the {name} image has {} MiB; {} are the limit", mebibytes(size), SIZE_LIMIT / 1024 / 1024);
     }
-    Ok((Image { archive, reference, program }, size))
+    Ok((Image { archive, reference, digest: manifest, program }, size))
 }
 
 fn mebibytes(size: u64) -> String {

@@ -11,6 +11,7 @@ pub mod generate;
 pub mod image;
 pub mod install;
 mod kustomize;
+mod least_privilege;
 mod lifecycle;
 mod reference;
 pub mod test;

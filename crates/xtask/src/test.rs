@@ -18,6 +18,7 @@ use crate::{
     cluster::{self, Handle, Network, base, workspace},
     dependencies, generate,
     install::{self, NAMESPACE, Place},
+    least_privilege::{Asked, Verdict},
     lifecycle,
     transcript::{Count, Transcript},
     ui::seconds,
@@ -91,10 +92,17 @@ impl TestCommand {
                 count.passed += 1;
             }
         }
-        for (part, network) in [(Part::Cilium, Network::Cilium), (Part::None, Network::None)] {
+        let mut asked = Asked::default();
+        let networks = [(Part::Cilium, Network::Cilium), (Part::None, Network::None)];
+        for (part, network) in networks {
             if wanted(part) && (self.context.is_none() || self.only.contains(&part)) {
-                count += self.end_to_end(network)?;
+                count += self.end_to_end(network, &mut asked)?;
             }
+        }
+        if self.context.is_none() && networks.iter().any(|(part, _)| wanted(*part)) {
+            // Of some tests alone most rights are unused.
+            let whole = self.filter.is_none() && networks.iter().all(|(part, _)| wanted(*part));
+            count += phase("least privilege", || asked.judge(whole).map(held))?;
         }
         // Once more: what a test said when it failed is an hour of output further up.
         for reason in &count.reasons {
@@ -104,7 +112,7 @@ impl TestCommand {
         Ok(if count.failed == 0 && count.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    fn end_to_end(&self, network: Network) -> Result<Count> {
+    fn end_to_end(&self, network: Network, asked: &mut Asked) -> Result<Count> {
         let name = format!("end-to-end tests, network {network}");
         let programs = phase("end-to-end tests: build", || programs(network))?;
         if programs.is_empty() {
@@ -134,7 +142,9 @@ impl TestCommand {
             profile: Some(cluster::Profile::Default),
         };
         let handle = cluster::ensure_up(&options)?;
+        let begun = jiff::Timestamp::now();
         let count = self.rounds(&programs, network, &handle);
+        asked.read(&handle.logs_dir(), begun)?;
         if !self.keep {
             cluster::down(&options.name)?;
         }
@@ -180,11 +190,27 @@ impl TestCommand {
 /// agents are not on by themselves elsewhere.
 fn needs_our_cluster(program: &Path) -> bool {
     let of = |word: &str| program.file_name().is_some_and(|name| name.to_string_lossy().contains(word));
-    ["crash", "leader", "stores", "collect", "run_store"].iter().any(|word| of(word)) || wants_agents(program)
+    ["crash", "leader", "blast_radius", "stores", "collect", "run_store"].iter().any(|word| of(word))
+        || wants_agents(program)
 }
 
 fn wants_agents(program: &Path) -> bool {
     program.file_name().is_some_and(|name| name.to_string_lossy().contains("_agent"))
+}
+
+/// Shows and counts them as the test programs do.
+fn held(verdicts: Vec<Verdict>) -> Count {
+    let mut count = Count::default();
+    for Verdict { name, wrong } in verdicts {
+        println!("test {name} ... {}", if wrong.is_empty() { "ok" } else { "FAILED" });
+        if wrong.is_empty() {
+            count.passed += 1;
+        } else {
+            count.failed += 1;
+            count.reasons.push(format!("failed: {name}\n{}", wrong.join("\n")));
+        }
+    }
+    count
 }
 
 /// What a responder of the tests wants to see first.

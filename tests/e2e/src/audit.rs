@@ -156,7 +156,7 @@ impl Audit {
         .await
     }
 
-    /// The log, and what was put beside it when it was full.
+    /// The log, and what was put beside it when it was full, unless that was before.
     fn files(&self) -> Result<Vec<PathBuf>> {
         let folder = self.log.parent().unwrap_or(Path::new("."));
         let (stem, extension) = (self.log.file_stem().unwrap_or_default(), self.log.extension());
@@ -165,6 +165,10 @@ impl Audit {
             path.extension() == extension && name.starts_with(&*stem.to_string_lossy())
         };
         let files = std::fs::read_dir(folder).with_context(|| format!("cannot look into {}", folder.display()))?;
-        Ok(files.filter_map(|entry| Some(entry.ok()?.path())).filter(is_ours).collect())
+        let is_of_then = |path: &PathBuf| {
+            let written = path.metadata().and_then(|metadata| metadata.modified());
+            written.is_ok_and(|at| Timestamp::try_from(at).is_ok_and(|at| at >= self.since))
+        };
+        Ok(files.filter_map(|entry| Some(entry.ok()?.path())).filter(is_ours).filter(is_of_then).collect())
     }
 }

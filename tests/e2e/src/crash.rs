@@ -147,17 +147,22 @@ struct Proxy {
 impl Operator {
     /// Starts one in the network namespace of a pod: from the node's own, every pod can be reached whatever policies say.
     pub async fn start(scenario: &Scenario, seat: &TestPod, crash: Option<CrashAt>) -> Result<Self> {
-        Self::start_behind(scenario, seat, crash, None, None).await
+        Self::start_behind(scenario, seat, crash, None, None, &[]).await
+    }
+
+    /// The same, installed with these environment variables, as the chart sets them by its values.
+    pub async fn start_with(scenario: &Scenario, seat: &TestPod, variables: &[(&str, &str)]) -> Result<Self> {
+        Self::start_behind(scenario, seat, None, None, None, variables).await
     }
 
     /// The same, whose API server fails now and then.
     pub async fn start_with_faults(scenario: &Scenario, seat: &TestPod, faults: Arc<Faults>) -> Result<Self> {
-        Self::start_behind(scenario, seat, None, Some(faults), None).await
+        Self::start_behind(scenario, seat, None, Some(faults), None, &[]).await
     }
 
     /// The same, that leads or stands by.
     pub async fn start_as(scenario: &Scenario, seat: &TestPod, candidate: Candidate<'_>) -> Result<Self> {
-        Self::start_behind(scenario, seat, None, None, Some(candidate)).await
+        Self::start_behind(scenario, seat, None, None, Some(candidate), &[]).await
     }
 
     async fn start_behind(
@@ -166,6 +171,7 @@ impl Operator {
         crash: Option<CrashAt>,
         faults: Option<Arc<Faults>>,
         candidate: Option<Candidate<'_>>,
+        variables: &[(&str, &str)],
     ) -> Result<Self> {
         // Others of the same test act beside it: each by a lease of its own, unless it is one of several.
         let own = format!("test-{}", fastrand::u64(..));
@@ -214,6 +220,7 @@ impl Operator {
             .env("TOURNIQUET_POD_NAME", candidate.name)
             .env("TOURNIQUET_LEASE", candidate.lease)
             .env("TOURNIQUET_AGENT_NAMESPACE", if scenario.env.agents { AGENT_NAMESPACE } else { "" })
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .kill_on_drop(true)

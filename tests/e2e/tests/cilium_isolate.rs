@@ -221,14 +221,22 @@ fn a_new_pod_of_the_same_name_is_neither_isolated_nor_reverted() {
 }
 
 #[test]
-fn a_policy_that_somebody_deletes_is_put_back() {
+fn a_policy_that_somebody_changes_or_deletes_is_put_back() {
     scenario("drift", |s| async move {
         let (web, peer) = tokio::try_join!(s.pod("web"), s.pod("peer"))?;
         let inbound = s.attempts(&peer, &web).await?;
         let response = isolated(&s, "cut", &web).await?;
         let policy = tourniquet_api::names::policy(&response.uid);
 
-        s.env.kubectl_output(&["delete", "ciliumclusterwidenetworkpolicy", &policy]).await?;
+        let opened = json!({ "spec": { "ingressDeny": null } }).to_string();
+        let kind = "ciliumclusterwidenetworkpolicy";
+        s.env.kubectl_output(&["patch", kind, &policy, "--type=merge", "--patch", &opened]).await?;
+        tourniquet_e2e::until("the policy denies again", SECOND * 10, async || {
+            let denies = s.env.kubectl_output(&["get", kind, &policy, "--output=jsonpath={.spec.ingressDeny}"]).await?;
+            Ok((!denies.is_empty()).then_some(()))
+        })
+        .await?;
+        s.env.kubectl_output(&["delete", kind, &policy]).await?;
 
         tourniquet_e2e::until("the policy is back", SECOND * 10, async || {
             let listed = s.env.kubectl_output(&["get", "ciliumclusterwidenetworkpolicies", "--output=name"]).await?;

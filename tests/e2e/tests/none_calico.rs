@@ -120,6 +120,13 @@ async fn a_pod(s: &Scenario) -> Result<()> {
     })
     .await?;
 
+    let (later, name) = (json!({ "spec": { "order": 1 } }).to_string(), names::policy(&response.uid));
+    s.env.kubectl_output(&["patch", TIERS, &name, "--type=merge", "--patch", &later]).await?;
+    until("the tier comes first again", NOTICED, async || {
+        Ok((stored(s, TIERS, &name).await?["spec"]["order"] == json!(-1_000_000)).then_some(()))
+    })
+    .await?;
+
     // A tier of somebody else's that comes first can allow what ours denies.
     let first = json!({
         "apiVersion": "projectcalico.org/v3", "kind": "Tier", "metadata": { "name": s.namespace },

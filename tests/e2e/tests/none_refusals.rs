@@ -48,6 +48,19 @@ fn a_pod_that_does_not_exist() {
 }
 
 #[test]
+fn the_pods_of_a_workload_that_does_not_exist() {
+    scenario("no-workload", |s| async move {
+        for kind in ["Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job"] {
+            let owner = json!({ "namespace": s.namespace, "owner": { "kind": kind, "name": "nobody" } });
+            let spec = Spec(json!({ "target": { "pods": owner }, "actions": [{ "isolate": {} }] }));
+            let response = s.respond(&kind.to_lowercase(), spec).await?;
+            refused(&response, "TargetNotFound", &format!("there is no {kind}")).await?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_pod_on_its_nodes_network() {
     scenario("host-network", |s| async move {
         // Not the usual port, which on the node's network belongs to whoever is first.

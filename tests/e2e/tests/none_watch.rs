@@ -111,7 +111,7 @@ fn a_policy_that_allows_traffic_and_is_created_after_the_isolation() {
 }
 
 #[test]
-fn our_policy_that_somebody_deletes() {
+fn our_policy_that_somebody_deletes_or_changes() {
     scenario("watch-policy", |s| async move {
         let response = isolated(&s).await?;
         let (policies, name) = (s.api::<NetworkPolicy>(), names::policy(&response.uid));
@@ -119,6 +119,14 @@ fn our_policy_that_somebody_deletes() {
         kubectl(&s, &format!("--namespace {} delete networkpolicy {name}", s.namespace)).await?;
         until("the policy is back", NOTICED, async || {
             Ok(policies.get_opt(&name).await?.filter(|policy| policy.uid() != before))
+        })
+        .await?;
+        let opened = json!({ "spec": { "ingress": [{}] } }).to_string();
+        let patch = ["--namespace", &s.namespace, "patch", "networkpolicy", &name, "--type=merge", "--patch", &opened];
+        s.env.kubectl_output(&patch).await?;
+        until("the policy is without a rule again", NOTICED, async || {
+            let spec = policies.get(&name).await?.spec.unwrap_or_default();
+            Ok(spec.ingress.is_none_or(|rules| rules.is_empty()).then_some(()))
         })
         .await?;
         response.becomes_because("Ready", "NotEnforced", SOON).await?;

@@ -8,7 +8,7 @@ use tourniquet_api::{AzureBlob, EvidenceStoreStatus, Immutability, SecretKeyRef}
 use tourniquet_cluster::SecretValue;
 use tourniquet_evidence::Trouble;
 use tourniquet_evidence::store::{self, Checked};
-use tourniquet_response::{Note, NoteType};
+use tourniquet_response::{Note, NoteType, POWER_OFF, Power};
 
 /// What a try showed.
 pub(super) type Outcome = Result<Checked, Trouble>;
@@ -166,6 +166,15 @@ pub(super) fn naming_secret(trouble: Trouble, blob: &AzureBlob, namespace: &str)
         }
         _ => trouble,
     }
+}
+
+/// Nobody gave the operator the power to read it, so it is not tried.
+pub(super) fn no_power(namespace: &str, SecretKeyRef { name, .. }: &SecretKeyRef) -> Trouble {
+    let off = Power::Secrets.is_off();
+    let message = format!(
+        "to read Secret {namespace}/{name} takes {off}. Have it switched on, or use auth.workloadIdentity or auth.managedIdentity, which take no Secret"
+    );
+    trouble(POWER_OFF, message)
 }
 
 /// The API server does not let us read it.

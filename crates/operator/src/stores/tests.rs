@@ -106,24 +106,32 @@ impl Drop for Play {
 impl Play {
     /// One whose API server has no evidence store.
     fn without_a_store() -> Self {
-        Self::begin(None, "", None)
+        Self::begin(None, "", None, true)
     }
 
     /// One with a store of this container, and with this in its Secret, if there is one.
     fn with_a_store(container: &str, sign: Option<Signs>) -> Self {
+        Self::begin(Some(Self::store(container)), container, sign, true)
+    }
+
+    /// The same, and the operator has no power over Secrets.
+    fn without_the_power(container: &str, sign: Option<Signs>) -> Self {
+        Self::begin(Some(Self::store(container)), container, sign, false)
+    }
+
+    fn store(container: &str) -> Value {
         let azurite = Azurite::running();
-        let store = json!({
+        json!({
             "apiVersion": "tourniquet.dev/v1alpha1", "kind": "EvidenceStore",
             "metadata": { "name": "soc", "uid": "8d1f", "generation": 1, "resourceVersion": "1" },
             "spec": { "azureBlob": {
                 "endpoint": azurite.endpoint(), "container": container, "caBundle": azurite.pki.ca,
                 "auth": { "sas": { "secretRef": { "name": "evidence" } } },
             } },
-        });
-        Self::begin(Some(store), container, sign)
+        })
     }
 
-    fn begin(store: Option<Value>, container: &str, sign: Option<Signs>) -> Self {
+    fn begin(store: Option<Value>, container: &str, sign: Option<Signs>, may_read_secrets: bool) -> Self {
         let api = Arc::new(Server {
             store: Mutex::new(store),
             secret: Mutex::new(sign),
@@ -145,6 +153,7 @@ impl Play {
         let context = Context {
             cluster: Cluster::new(client.clone()),
             namespace: NAMESPACE.to_owned(),
+            may_read_secrets,
             stores: stores.clone(),
             publisher: Publisher::start(client.clone()),
             pauses: Pauses::default(),
@@ -234,6 +243,17 @@ fn spellings(secret: &SecretString) -> Vec<String> {
     let written = whole.split('&').filter_map(|pair| pair.strip_prefix("sig="));
     let meant = url::form_urlencoded::parse(whole.as_bytes()).filter(|(name, _)| name == "sig");
     written.map(str::to_owned).chain(meant.map(|(_, sig)| sig.into_owned())).chain([whole.to_owned()]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_the_power_over_secrets_a_store_says_so_and_nobody_asks_for_its_secret() {
+    let play = Play::without_the_power("operator-powerless", Some(Box::new(|| Sas::new("operator-powerless").sign())));
+    let message = play.becomes("False", "PowerOff").await["message"].to_string();
+    for words in ["Secret tourniquet-system/evidence", "powers.secrets", "auth.workloadIdentity"] {
+        assert!(message.contains(words), "{message}");
+    }
+    let asked = lock(&play.api.asked).clone();
+    assert!(!asked.iter().any(|request| request.contains("/secrets/")), "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use tourniquet_api::{IncidentResponse, PinnedTarget};
 
 use crate::action::Refusal;
 use crate::isolate;
+use crate::recent::MINUTE;
 use crate::settings::Budget;
 use crate::status;
 use crate::world::{PeerResponse, Read, Unread, World};
@@ -31,10 +32,11 @@ pub(super) fn exceeded(
     let isolates = status::isolates(response);
     let namespaces = found.iter().filter(|(target, _)| isolates && target.kind == "Namespace");
     let namespaces = namespaces.map(|(target, _)| Read::NamespacePods { namespace: target.name.clone() });
-    world.require(namespaces.chain([Read::Responses]))?;
+    let recent = budget.responses_per_minute.map(|_| Read::Recent);
+    world.require(namespaces.chain([Read::Responses]).chain(recent))?;
 
     let before: Vec<&PeerResponse> = world.responses()?.iter().filter(|peer| comes_first(peer, response)).collect();
-    if let Some(refusal) = too_fast(response, &before, budget) {
+    if let Some(refusal) = too_fast(response, &before, world, budget)? {
         return Ok(Some(refusal));
     }
     if !isolates {
@@ -68,15 +70,26 @@ fn refuse(message: String) -> Refusal {
     Refusal { reason: "BudgetExceeded", message: format!("{message}; nothing was touched: {way_out}") }
 }
 
-fn too_fast(response: &IncidentResponse, before: &[&PeerResponse], budget: &Budget) -> Option<Refusal> {
+fn too_fast(
+    response: &IncidentResponse,
+    before: &[&PeerResponse],
+    world: &World,
+    budget: &Budget,
+) -> Result<Option<Refusal>, Unread> {
     // A plan does nothing, however many there are.
-    let (limit, created) = (budget.responses_per_minute.filter(|_| !response.spec.dry_run)?, created(response)?);
-    let minute = SignedDuration::from_secs(60);
-    let within = |at: Timestamp| created.duration_since(at) < minute && at.duration_since(created) < minute;
-    let recent = before.iter().filter(|peer| peer.carried_out && peer.created.is_some_and(within)).count();
-    (recent >= limit).then(|| {
+    let limit = budget.responses_per_minute.filter(|_| !response.spec.dry_run);
+    let (Some(limit), Some(created)) = (limit, created(response)) else { return Ok(None) };
+    let within = |at: Timestamp| created.duration_since(at) < MINUTE && at.duration_since(created) < MINUTE;
+    let there =
+        before.iter().filter(|peer| peer.carried_out).filter_map(|peer| Some((peer.uid.as_str(), peer.created?)));
+    // Those that were deleted since count as well.
+    let remembered = world.recent()?.iter().map(|(uid, at)| (uid.as_str(), *at));
+    let own = response.metadata.uid.as_deref().unwrap_or_default();
+    let recent = there.chain(remembered).filter(|(uid, at)| *uid != own && within(*at)).map(|(uid, _)| uid);
+    let recent = recent.collect::<BTreeSet<_>>().len();
+    Ok((recent >= limit).then(|| {
         refuse(format!("{recent} responses were created within a minute before, and the budget is {limit} (budget.responsesPerMinute)"))
-    })
+    }))
 }
 
 /// What is isolated already, or is about to be.

@@ -20,7 +20,7 @@ const MEMORY: u64 = 16 * 1024 * MIB;
 const SOON: Duration = Duration::from_secs(60);
 
 /// What is wanted of this pod.
-pub(super) fn wanted(collect: &Collect, pod: &Pod, agents: bool) -> Vec<Artifact> {
+pub(super) fn wanted(collect: &Collect, pod: &Pod, agents: bool, may_exec: bool) -> Vec<Artifact> {
     let whole = collect.timeout.get();
     let containers = containers(pod);
     let of = |name: &str, what: &str, limit: u64, timeout: Duration, ways: Vec<Way>| Artifact {
@@ -84,7 +84,18 @@ pub(super) fn wanted(collect: &Collect, pod: &Pod, agents: bool) -> Vec<Artifact
     if includes(Kind::Logs) {
         artifacts.extend(logs(pod, whole));
     }
+    if !may_exec {
+        for artifact in &mut artifacts {
+            artifact.ways.retain(|way| !matches!(way, Way::Tool(_)));
+        }
+    }
     artifacts
+}
+
+/// Whether some of it is read by programs of the container's own, and by nothing else.
+pub(super) fn take_tools(collect: &Collect, agents: bool) -> bool {
+    let lists = [Kind::Processes, Kind::Connections];
+    !agents && (!collect.files.is_empty() || collect.include.iter().any(|kind| lists.contains(kind)))
 }
 
 /// What tells of processes where no agent does: a program of the container's own, if it has a shell. A process that ends meanwhile is no failure; what

@@ -322,6 +322,7 @@ impl Sim {
             Read::Reach { address } => {
                 Observation::Reach(self.attempts.get(&(uid.to_owned(), *address)).copied().flatten())
             }
+            Read::Recent => panic!("no operator of these stories has a budget"),
             Read::Task(_) => panic!("no response of these stories runs a command"),
         }
     }

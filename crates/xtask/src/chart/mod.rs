@@ -1,5 +1,6 @@
 //! The Helm chart without a cluster: what it renders.
 
+pub(crate) mod rights;
 pub mod switches;
 
 use std::{collections::BTreeMap, path::PathBuf, process::Command};

@@ -6,8 +6,11 @@ use anyhow::{Context, Result, bail, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
 
-use super::{KUBERNETES, identity, objects, output, path, template};
-use crate::cluster::{self, workspace};
+use super::{KUBERNETES, identity, objects, output, path, rights, template};
+use crate::{
+    cluster::{self, workspace},
+    install::NAMESPACE,
+};
 
 /// What Helm, Argo CD and Flux each go by when they uninstall or prune.
 const KEEP: [(&str, &str); 3] = [
@@ -41,9 +44,13 @@ pub(crate) struct Case {
     says: &'static [&'static str],
     /// And those that are not.
     omits: &'static [&'static str],
+    /// Rights that the operator has, as in [`rights::Right`].
+    may: &'static [&'static str],
+    /// And those that it has not.
+    may_not: &'static [&'static str],
 }
 
-const NONE: Case = Case { name: "", set: &[], has: &[], lacks: &[], says: &[], omits: &[] };
+const NONE: Case = Case { name: "", set: &[], has: &[], lacks: &[], says: &[], omits: &[], may: &[], may_not: &[] };
 const OPERATOR: &str = "Deployment tourniquet-system/tourniquet-operator";
 const AGENT: &str = "DaemonSet tourniquet-agent/tourniquet-agent";
 const BUDGET: &str = "PodDisruptionBudget tourniquet-system/tourniquet-operator";
@@ -136,6 +143,75 @@ pub(crate) const CASES: &[Case] = &[
         ..NONE
     },
     Case {
+        name: "every power",
+        may: &[
+            "get pods/exec",
+            "create pods/exec",
+            "patch nodes",
+            "create networkpolicies.networking.k8s.io",
+            "delete ciliumclusterwidenetworkpolicies.cilium.io",
+            "update tiers.projectcalico.org",
+            "get secrets in tourniquet-system",
+        ],
+        omits: &["TOURNIQUET_POWERS_OFF"],
+        ..NONE
+    },
+    Case {
+        name: "with the values of a chart that had no powers",
+        set: &["powers=null"],
+        may: &["create pods/exec", "patch nodes", "create tiers.projectcalico.org", "get secrets in tourniquet-system"],
+        omits: &["TOURNIQUET_POWERS_OFF"],
+        ..NONE
+    },
+    Case {
+        name: "without the power to start programs",
+        set: &["powers.exec=false"],
+        says: &["name: TOURNIQUET_POWERS_OFF\n          value: \"exec\""],
+        // By the agents evidence is read all the same.
+        may: &["create pods/exec in tourniquet-agent", "patch nodes"],
+        may_not: &["get pods/exec", "create pods/exec"],
+        ..NONE
+    },
+    Case {
+        name: "without the power over nodes",
+        set: &["powers.nodes=false"],
+        says: &["name: TOURNIQUET_POWERS_OFF\n          value: \"nodes\""],
+        may: &["watch nodes", "patch pods", "patch namespaces", "create pods/exec"],
+        may_not: &["patch nodes"],
+        ..NONE
+    },
+    Case {
+        name: "without the power over policies",
+        set: &["powers.policies=false"],
+        says: &["name: TOURNIQUET_POWERS_OFF\n          value: \"policies\""],
+        may: &["watch networkpolicies.networking.k8s.io", "list tiers.projectcalico.org", "patch nodes"],
+        may_not: &[
+            "create networkpolicies.networking.k8s.io",
+            "patch networkpolicies.networking.k8s.io",
+            "delete networkpolicies.networking.k8s.io",
+            "patch ciliumclusterwidenetworkpolicies.cilium.io",
+            "create globalnetworkpolicies.projectcalico.org",
+            "create tier.globalnetworkpolicies.projectcalico.org",
+        ],
+        ..NONE
+    },
+    Case {
+        name: "without the power over Secrets",
+        set: &["powers.secrets=false"],
+        says: &["name: TOURNIQUET_POWERS_OFF\n          value: \"secrets\""],
+        may: &["update leases.coordination.k8s.io in tourniquet-system"],
+        may_not: &["get secrets in tourniquet-system"],
+        ..NONE
+    },
+    Case {
+        name: "without any power",
+        set: &["powers.exec=false", "powers.nodes=false", "powers.policies=false", "powers.secrets=false"],
+        says: &["value: \"exec,nodes,policies,secrets\""],
+        may: &["patch incidentresponses.tourniquet.dev"],
+        may_not: &["get pods/exec", "patch nodes", "create networkpolicies.networking.k8s.io"],
+        ..NONE
+    },
+    Case {
         name: "a response namespace that somebody else makes",
         set: &["createResponseNamespace=false", "responseNamespace=soc"],
         lacks: &["Namespace incident-response", "Namespace soc"],
@@ -185,6 +261,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("serviceMonitor.interval=soon", "interval"),
     ("workloadIdentity.clientID=operator", "clientID"),
     ("crds.enable=true", "enable"),
+    ("powers.root=true", "root"),
+    ("powers.exec=perhaps", "exec"),
 ];
 
 /// Helm's own lint, then each case and each refusal.
@@ -223,6 +301,14 @@ impl Case {
         }
         for unwanted in self.omits {
             ensure!(!text.contains(unwanted), "it says {unwanted}");
+        }
+        let rights = rights::of(&objects, (NAMESPACE, "tourniquet-operator"))?;
+        let rights: BTreeSet<String> = rights.iter().map(ToString::to_string).collect();
+        for wanted in self.may {
+            ensure!(rights.contains(*wanted), "the operator may not {wanted}");
+        }
+        for unwanted in self.may_not {
+            ensure!(!rights.contains(*unwanted), "the operator may {unwanted}");
         }
         Ok(())
     }

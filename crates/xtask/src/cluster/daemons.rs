@@ -88,7 +88,8 @@ pub(super) fn apiserver() -> Daemon {
             // Each line is written before the request's answer is complete.
             "--audit-log-mode=blocking",
             "--audit-log-maxsize=50",
-            "--audit-log-maxbackup=1",
+            // 300 MiB: what the operator asks for during all end-to-end tests of a network has to be there at their end.
+            "--audit-log-maxbackup=5",
             "--cert-dir=/run/kubernetes",
         ],
     );

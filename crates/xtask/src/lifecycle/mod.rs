@@ -1,7 +1,8 @@
-//! The checks of `cargo xtask cluster` itself, that what is said of it holds on this machine; and, in a cluster that comes and goes with them, those of the
+//! The checks of the images; of `cargo xtask cluster` itself, that what is said of it holds on this machine; and, in a cluster that comes and goes with them, those of the
 //! chart, which is installed and uninstalled there.
 
 mod chart;
+mod images;
 mod runbook;
 mod snapshot;
 
@@ -34,7 +35,7 @@ pub(crate) fn checks() -> impl Iterator<Item = Check> {
         ("two clusters are kept apart", kept_apart),
         ("down leaves nothing on the machine", nothing_is_left),
     ];
-    [up, run, out, daemon, heal, apart].into_iter().chain(chart::CHECKS).chain([down])
+    images::CHECKS.into_iter().chain([up, run, out, daemon, heal, apart]).chain(chart::CHECKS).chain([down])
 }
 
 fn options() -> Options {

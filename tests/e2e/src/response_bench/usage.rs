@@ -4,6 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::Serialize;
 
 /// Of `/proc/PID/stat`: the unit of CPU time that Linux shows to programs, on all architectures that matter (`USER_HZ`).
@@ -34,12 +36,6 @@ impl Process {
         found.context("the operator does not run on this machine")
     }
 
-    /// Kills it; whoever runs it starts it again.
-    pub fn kill(&self) -> Result<()> {
-        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.0)?);
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).context("the operator cannot be killed")
-    }
-
     pub fn usage(&self) -> Result<Usage> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0)).context("the operator was restarted")?;
         let mebibytes = |field: &str| {
@@ -52,6 +48,11 @@ impl Process {
         let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
         let cpu = (ticks(11) + ticks(12)) / TICKS * 1000.0;
         Ok(Usage { resident: mebibytes("VmRSS:"), peak: mebibytes("VmHWM:"), cpu })
+    }
+
+    /// Kills it; the kubelet starts another one.
+    pub fn kill(&self) -> Result<()> {
+        Ok(kill(Pid::from_raw(i32::try_from(self.0)?), Signal::SIGKILL)?)
     }
 
     /// Has the peak counted from now on.
