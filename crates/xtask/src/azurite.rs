@@ -1,4 +1,4 @@
-//! Azurite, Microsoft's emulator of Azure Storage, which the tests of `crates/evidence` store evidence in. Pinned with all that it needs in `tests/azurite`.
+//! Azurite, Microsoft's emulator of Azure Storage, which the tests of `crates/evidence` store evidence in, and those of `crates/intake` put messages into. Pinned with all that it needs in `tests/azurite`.
 
 use std::{
     fs,

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What is shipped.
-const PROGRAMS: [&str; 2] = ["operator", "agent"];
+const PROGRAMS: [&str; 3] = ["operator", "agent", "intake"];
 /// What a bill is called until it is taken from where it was written.
 const FILE: &str = "tourniquet-sbom.cdx";
 

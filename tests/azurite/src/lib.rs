@@ -10,10 +10,12 @@
 
 mod pki;
 pub mod proxy;
+mod queues;
 mod sas;
 
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
@@ -21,7 +23,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 pub use pki::Pki;
-pub use sas::{Sas, account};
+pub use sas::{Sas, account, queue_account};
 
 pub const ACCOUNT: &str = "evidence";
 /// The account's key; Azurite is told it.
@@ -30,6 +32,8 @@ pub const KEY: &str = "dG91cm5pcXVldCB0ZXN0cywgYW5kIG5vdGhpbmcgZWxzZQ==";
 pub struct Azurite {
     pub address: SocketAddr,
     pub pki: Pki,
+    /// Where its queue service is, once it was needed.
+    queues: OnceLock<SocketAddr>,
 }
 
 impl Azurite {
@@ -50,50 +54,9 @@ impl Azurite {
 
     /// Starts one at this address.
     pub fn start(address: IpAddr) -> Self {
-        let program = std::env::var_os("TOURNIQUET_AZURITE").expect(
-            "these tests need Azurite; run them by: TOURNIQUET_AZURITE=$(cargo xtask azurite) cargo test --package NAME",
-        );
         let pki = Pki::new(address);
-        let dir = TempDir::new().unwrap();
-        let (certificate, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
-        std::fs::write(&certificate, &pki.certificate).unwrap();
-        std::fs::write(&key, &pki.key).unwrap();
-        let (tell, told) = mpsc::channel();
-        // The kernel ends it when the thread that started it ends; this one does with the program, however that ends.
-        std::thread::spawn(move || {
-            let mut child = Command::new("setpriv")
-                .args(["--pdeathsig", "KILL", "--", "node"])
-                .arg(program)
-                .args([
-                    "--blobHost",
-                    &address.to_string(),
-                    "--blobPort",
-                    "0",
-                    "--inMemoryPersistence",
-                    "--disableTelemetry",
-                ])
-                .args(["--oauth", "basic", "--cert"])
-                .arg(&certificate)
-                .arg("--key")
-                .arg(&key)
-                .env("AZURITE_ACCOUNTS", format!("{ACCOUNT}:{KEY}"))
-                // It looks at its folder later too, and writes nothing there.
-                .current_dir(std::env::temp_dir())
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .spawn()
-                .expect("node and setpriv (util-linux) can be run");
-            for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
-                if let Some((_, port)) = line.split_once(&format!("listens on https://{address}:")) {
-                    // It has read its certificate by now, and nothing of it is to stay behind.
-                    std::fs::remove_dir_all(dir.path()).unwrap();
-                    tell.send(port.trim().parse().unwrap()).unwrap();
-                }
-            }
-            panic!("Azurite ended: {:?}", child.wait());
-        });
-        let port = told.recv_timeout(Duration::from_secs(60)).expect("Azurite starts");
-        Self { address: SocketAddr::new(address, port), pki }
+        let port = serve("blob", address, &pki);
+        Self { address: SocketAddr::new(address, port), pki, queues: OnceLock::new() }
     }
 
     fn url(&self, path: &str, query: &str) -> String {
@@ -133,4 +96,46 @@ impl Azurite {
             }
         }
     }
+}
+
+/// Starts one of its services, and says on which port.
+fn serve(service: &'static str, address: IpAddr, pki: &Pki) -> u16 {
+    let program = std::env::var_os("TOURNIQUET_AZURITE").expect(
+        "these tests need Azurite; run them by: TOURNIQUET_AZURITE=$(cargo xtask azurite) cargo test --package NAME",
+    );
+    // The blob service's program is named; each service has one beside it.
+    let services = Path::new(&program).parent().and_then(Path::parent).unwrap();
+    let program = services.join(service).join("main.js");
+    let dir = TempDir::new().unwrap();
+    let (certificate, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
+    std::fs::write(&certificate, &pki.certificate).unwrap();
+    std::fs::write(&key, &pki.key).unwrap();
+    let (tell, told) = mpsc::channel();
+    // The kernel ends it when the thread that started it ends; this one does with the program, however that ends.
+    std::thread::spawn(move || {
+        let mut child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--", "node"])
+            .arg(program)
+            .args([format!("--{service}Host"), address.to_string(), format!("--{service}Port"), "0".to_owned()])
+            .args(["--inMemoryPersistence", "--disableTelemetry", "--oauth", "basic", "--cert"])
+            .arg(&certificate)
+            .arg("--key")
+            .arg(&key)
+            .env("AZURITE_ACCOUNTS", format!("{ACCOUNT}:{KEY}"))
+            // It looks at its folder later too, and writes nothing there.
+            .current_dir(std::env::temp_dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("node and setpriv (util-linux) can be run");
+        for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+            if let Some((_, port)) = line.split_once(&format!("listens on https://{address}:")) {
+                // It has read its certificate by now, and nothing of it is to stay behind.
+                std::fs::remove_dir_all(dir.path()).unwrap();
+                tell.send(port.trim().parse().unwrap()).unwrap();
+            }
+        }
+        panic!("Azurite ended: {:?}", child.wait());
+    });
+    told.recv_timeout(Duration::from_secs(60)).expect("Azurite starts")
 }

@@ -62,16 +62,25 @@ impl<'a> Sas<'a> {
     }
 }
 
-/// A signature for everything in the account.
+/// A signature for all blobs of the account.
 pub fn account() -> String {
+    account_for("b", "rwdlc", "sco")
+}
+
+/// A signature for the queues of the account: these permissions, on these types of resource.
+pub fn queue_account(permissions: &str, types: &str) -> String {
+    account_for("q", permissions, types)
+}
+
+fn account_for(service: &str, permissions: &str, types: &str) -> String {
     let (from, to) = (time(SignedDuration::from_hours(-1)), time(SignedDuration::from_hours(1)));
-    let fields = [ACCOUNT, "rwdlc", "b", "sco", &from, &to, "", "https", VERSION, "", ""];
+    let fields = [ACCOUNT, permissions, service, types, &from, &to, "", "https", VERSION, "", ""];
     let sig = sign(&fields.join("\n"));
     query(&[
         ("sv", VERSION),
-        ("sp", "rwdlc"),
-        ("ss", "b"),
-        ("srt", "sco"),
+        ("sp", permissions),
+        ("ss", service),
+        ("srt", types),
         ("st", &from),
         ("se", &to),
         ("spr", "https"),

@@ -80,6 +80,13 @@ pub struct Person {
     client: Client,
 }
 
+impl Person {
+    /// For programs that act as this one.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+}
+
 impl Scenario {
     /// Somebody of this very name.
     pub async fn impersonate(&self, name: &str) -> Result<Person> {

@@ -51,15 +51,34 @@ pub(super) fn container(
     https: &reqwest::Client,
     times: &Times,
 ) -> Result<BlobContainerClient, String> {
+    let (client_options, credential) = with(auth, https, times)?;
+    let options = BlobContainerClientOptions { client_options, ..BlobContainerClientOptions::default() };
+    BlobContainerClient::new(url.clone(), credential, Some(options)).map_err(|error| error.to_string())
+}
+
+/// What a client of the SDK is made with that uses another service of an account as this identity: how requests go out (https, TLS 1.2 or newer, no redirects, a
+/// signature in no URL that is logged), and by whom. Attempts are the caller's: the SDK makes one.
+///
+/// # Errors
+/// What is wrong with the credential or the certificate authorities.
+pub fn connection(
+    auth: &Auth,
+    ca_bundle: Option<&str>,
+    times: &Times,
+) -> Result<(ClientOptions, Option<Arc<dyn TokenCredential>>), String> {
+    with(auth, &transport::https(ca_bundle, times.connect)?, times)
+}
+
+fn with(
+    auth: &Auth,
+    https: &reqwest::Client,
+    times: &Times,
+) -> Result<(ClientOptions, Option<Arc<dyn TokenCredential>>), String> {
     let (sas, credential) = match auth {
         Auth::Sas(sas) => (Some(signature(sas)?), None),
         auth => (None, credential(auth, https, times)?),
     };
-    let options = BlobContainerClientOptions {
-        client_options: client_options(Transport::new(https.clone(), sas)),
-        ..BlobContainerClientOptions::default()
-    };
-    BlobContainerClient::new(url.clone(), credential, Some(options)).map_err(|error| error.to_string())
+    Ok((client_options(Transport::new(https.clone(), sas)), credential))
 }
 
 /// Attempts are ours: [`super::attempts`].
@@ -98,7 +117,7 @@ fn credential(auth: &Auth, https: &reqwest::Client, times: &Times) -> Result<Opt
             };
             WorkloadIdentityCredential::new(Some(options)).map_err(|error| {
                 format!(
-                    "workload identity cannot be used: {error}. The operator's pod needs the label azure.workload.identity/use=true, and its service account the annotation azure.workload.identity/client-id"
+                    "workload identity cannot be used: {error}. The pod needs the label azure.workload.identity/use=true, and its service account the annotation azure.workload.identity/client-id"
                 )
             })?
         }

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 pub(crate) use blocks::hex;
 pub use check::{CHECK_BLOB, Checked, Immutability};
+pub use clients::connection;
 pub use config::{Auth, StoreConfig, Times};
 pub(crate) use names::is_name;
 pub use put::{Ended, LARGEST, METADATA, PutOptions, Received, Stored, Verdict};

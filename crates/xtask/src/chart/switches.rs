@@ -55,7 +55,17 @@ const OPERATOR: &str = "Deployment tourniquet-system/tourniquet-operator";
 const AGENT: &str = "DaemonSet tourniquet-agent/tourniquet-agent";
 const BUDGET: &str = "PodDisruptionBudget tourniquet-system/tourniquet-operator";
 const MONITOR: &str = "ServiceMonitor tourniquet-system/tourniquet-operator";
+const INTAKE: &str = "Deployment tourniquet-system/tourniquet-intake";
 const DEFINITION: &str = "CustomResourceDefinition incidentresponses.tourniquet.dev";
+
+const INTAKE_SET: &[&str] = &[
+    "intake.enabled=true",
+    "intake.clusterID=/subscriptions/1/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks",
+    "intake.queueEndpoint=https://account.queue.core.windows.net",
+    "intake.queue=aks",
+    "intake.blobEndpoint=https://account.blob.core.windows.net",
+    "intake.workloadIdentity.clientID=00000000-0000-0000-0000-000000000003",
+];
 
 /// Every switch, and those together that have to do with each other.
 pub(crate) const CASES: &[Case] = &[
@@ -71,7 +81,7 @@ pub(crate) const CASES: &[Case] = &[
             "NetworkPolicy tourniquet-agent/tourniquet-agent",
         ],
         // A budget for a single pod would keep its node from being drained.
-        lacks: &[BUDGET, MONITOR],
+        lacks: &[BUDGET, MONITOR, INTAKE],
         says: &["DAC_READ_SEARCH"],
         omits: &["topologySpreadConstraints", "azure.workload.identity"],
         ..NONE
@@ -233,6 +243,46 @@ pub(crate) const CASES: &[Case] = &[
         ..NONE
     },
     Case {
+        name: "an intake, which may isolate, cordon and release in the response namespace",
+        set: INTAKE_SET,
+        has: &[
+            INTAKE,
+            "ServiceAccount tourniquet-system/tourniquet-intake",
+            "Role incident-response/tourniquet-intake",
+            "RoleBinding incident-response/tourniquet-intake",
+            "NetworkPolicy tourniquet-system/tourniquet-intake",
+        ],
+        says: &[
+            "verbs: [get, list, create, patch, isolate, cordon, release]",
+            "azure.workload.identity/client-id: \"00000000-0000-0000-0000-000000000003\"",
+            "azure.workload.identity/use: \"true\"",
+        ],
+        ..NONE
+    },
+    Case {
+        name: "an intake that collects and runs approved commands",
+        set: &[
+            "intake.enabled=true",
+            "intake.clusterID=/subscriptions/1/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks",
+            "intake.queueEndpoint=https://account.queue.core.windows.net",
+            "intake.queue=aks",
+            "intake.blobEndpoint=https://account.blob.core.windows.net",
+            "intake.workloadIdentity.clientID=00000000-0000-0000-0000-000000000003",
+            "intake.verbs={collect,run}",
+            "intake.evidenceStore=soc",
+            "intake.commands.kill-miner={/bin/pkill,xmrig}",
+            "networkPolicy.enabled=false",
+        ],
+        has: &[INTAKE],
+        lacks: &["NetworkPolicy tourniquet-system/tourniquet-intake"],
+        says: &[
+            "verbs: [get, list, create, patch, collect, run]",
+            "resourceNames: [\"soc\"]",
+            r#"value: "{\"kill-miner\":[\"/bin/pkill\",\"xmrig\"]}""#,
+        ],
+        ..NONE
+    },
+    Case {
         name: "what pods may be given",
         set: &[
             "imagePullSecrets[0].name=registry",
@@ -263,6 +313,10 @@ const REFUSED: &[(&str, &str)] = &[
     ("crds.enable=true", "enable"),
     ("powers.root=true", "root"),
     ("powers.exec=perhaps", "exec"),
+    ("intake.enabled=true", "intake.workloadIdentity.clientID is needed"),
+    ("intake.verbs={delete}", "verbs"),
+    ("intake.clusterID=aks", "clusterID"),
+    ("intake.queueEndpoint=http://account", "queueEndpoint"),
 ];
 
 /// Helm's own lint, then each case and each refusal.
