@@ -6,7 +6,7 @@ FROM rust:1.95-alpine AS build
 RUN apk add --no-cache musl-dev
 WORKDIR /source
 COPY . .
-# As `cargo xtask` does: where it is built is in no program, so that the same sources give the same one.
+# As `cargo xtask` does: where it is built is in no program.
 ENV RUSTFLAGS="--remap-path-prefix=/usr/local/cargo=/cargo --remap-path-prefix=/usr/local/rustup/toolchains=/rust"
 RUN cargo build --release --locked --package tourniquet-operator --package tourniquet-agent --package tourniquet-intake \
     && cp target/release/tourniquet-operator target/release/tourniquet-agent target/release/tourniquet-intake /

@@ -1,5 +1,5 @@
-//! That an image depends on the sources and the compiler alone. A second build in another folder takes minutes and was compared by hand (docs/architecture.md);
-//! these are what would make it differ.
+//! That an image depends on the sources and the compiler alone. A second build in another folder takes minutes, so these look for what
+//! would make it differ.
 
 use std::{fs, os::unix::ffi::OsStrExt};
 
