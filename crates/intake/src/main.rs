@@ -20,6 +20,9 @@ use tourniquet_intake::work::{Times, Work};
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
 
+/// What the API server is told about who asks.
+const PROGRAM: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+
 /// The verbs that can be allowed.
 const VERBS: [&str; 5] = ["isolate", "cordon", "collect", "run", "release"];
 
@@ -98,7 +101,7 @@ async fn main() -> ExitCode {
 async fn run(options: Options) -> Result<()> {
     let policy = options.policy()?;
     let queue = Queue::open(&options.queue()?)?;
-    let client = tourniquet_cluster::brief_client().await?;
+    let client = tourniquet_cluster::brief_client(PROGRAM).await?;
     let work = Work {
         queue,
         responses: Responses::new(client, &policy.namespace),
