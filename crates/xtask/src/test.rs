@@ -190,7 +190,7 @@ impl TestCommand {
 /// agents are not on by themselves elsewhere.
 fn needs_our_cluster(program: &Path) -> bool {
     let of = |word: &str| program.file_name().is_some_and(|name| name.to_string_lossy().contains(word));
-    ["crash", "leader", "blast_radius", "stores", "collect", "run_store"].iter().any(|word| of(word))
+    ["crash", "leader", "blast_radius", "stores", "collect", "run_store", "intake"].iter().any(|word| of(word))
         || wants_agents(program)
 }
 
