@@ -268,17 +268,21 @@ impl Attempts {
         self.none_answered(from, to)
     }
 
-    /// Fails when an attempt that began in this time reached the peer, or when none was made.
+    /// Fails when an attempt of this time reached the peer in it, or when none was made.
+    ///
+    /// One that began in it and was answered after it is none: its packet can have waited in its own kernel until the pod was let go, as it does while
+    /// nobody answers ARP (asked again every second), or its thread did, on a busy machine.
     pub fn none_answered(&self, from: Timestamp, to: Timestamp) -> Result<()> {
         let within: Vec<Attempt> =
             self.all().into_iter().filter(|attempt| attempt.start >= from && attempt.start <= to).collect();
         ensure!(!within.is_empty(), "{}: no attempt was made between {from} and {to}", self.what);
-        if let Some(attempt) = within.iter().find(|attempt| attempt.answer.reached()) {
+        if let Some(attempt) = within.iter().find(|attempt| attempt.answer.reached() && attempt.end <= to) {
             bail!(
-                "{}: attempt of {} was {:?}, though it was isolated from {from} to {to} ({} attempts)",
+                "{}: attempt of {} was {:?} at {}, though it was isolated from {from} to {to} ({} attempts)",
                 self.what,
                 attempt.start,
                 attempt.answer,
+                attempt.end,
                 within.len()
             );
         }
