@@ -98,6 +98,8 @@ async fn act(
     let (responses, writer) = reflector::store::<Stored>();
     let api: Api<Stored> = Api::all(client.clone());
     let synchronized = ready.clone();
+    let listed = CancellationToken::new();
+    let lists = listed.clone();
     let cause = Cause::default();
     let causes = cause.clone();
     let known = Known::default();
@@ -113,6 +115,7 @@ async fn act(
             coming.watched(event);
             match event {
                 Event::InitDone => {
+                    lists.cancel();
                     if synchronized.set() {
                         info!("synchronized");
                     }
@@ -187,7 +190,19 @@ async fn act(
                 Err(error) => debug!(%error, "queue"),
             }
         });
-    controller.await;
+    tokio::select! {
+        () = controller => {}
+        () = stopped_before(stop, &listed) => {}
+    }
+}
+
+/// Ends when it is told to stop before the responses were listed. Nothing is under way then, and the graceful way has no end: kube-runtime 5.0.0 goes on
+/// waiting for a list that nobody asks for any more, and whoever takes over for the lease.
+async fn stopped_before(stop: &CancellationToken, listed: &CancellationToken) {
+    stop.cancelled().await;
+    if listed.is_cancelled() {
+        std::future::pending::<()>().await;
+    }
 }
 
 fn retry(stored: Arc<Stored>, error: &crate::reconcile::Error, context: Arc<Context>) -> Action {
@@ -197,4 +212,35 @@ fn retry(stored: Arc<Stored>, error: &crate::reconcile::Error, context: Arc<Cont
         warn!(response, uid, "failing for a while; see its status");
     }
     Action::requeue(after)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::client::Body;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn told_to_stop_before_it_has_seen_anything_it_stops() {
+        // An API server that takes its time.
+        let silent = tower::service_fn(|_: http::Request<Body>| {
+            std::future::pending::<Result<http::Response<Body>, std::io::Error>>()
+        });
+        let client = Client::new(silent, "default");
+        let options = Options {
+            cluster_name: "test".to_owned(),
+            pod_name: "one".to_owned(),
+            lease: "lease".to_owned(),
+            health_address: ([127, 0, 0, 1], 0).into(),
+            sweep_every: Duration::from_secs(600),
+        };
+        let (ready, metrics, stop) = (Readiness::default(), Metrics::new(), CancellationToken::new());
+        let work = act(client, Settings::default(), &options, (&ready, &metrics), &stop);
+        let told = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            stop.cancel();
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(work, told) }).await;
+        assert!(ended.is_ok(), "it goes on waiting");
+    }
 }
