@@ -44,7 +44,7 @@ impl Transcript {
             }
         } else if self.in_failures && line.starts_with("thread '") && line.contains(" panicked at ") {
             self.left = LINES;
-        } else if line.starts_with("note: run with `RUST_BACKTRACE") {
+        } else if line.starts_with("note: run with `RUST_BACKTRACE") || line == "stack backtrace:" {
             self.left = 0;
         } else if let Some(reason) = self.count.reasons.last_mut().filter(|_| self.left > 0) {
             self.left -= 1;
@@ -90,6 +90,8 @@ seed 7: something
 thread 'it_does_not_hold' (8) panicked at tests/a.rs:9:5:
 seed 7: it is not what it was:
 - label team
+stack backtrace:
+   0: __rustc::rust_begin_unwind
 note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace
 
 
