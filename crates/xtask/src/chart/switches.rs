@@ -34,6 +34,8 @@ const CLUSTER_SCOPED: [&str; 8] = [
 pub(crate) struct Case {
     /// What it is for.
     pub(crate) name: &'static str,
+    /// What other cases set as well, before what is its own.
+    upon: &'static [&'static str],
     /// As after `--set`.
     pub(crate) set: &'static [&'static str],
     /// Objects that are there, as in [`identity`].
@@ -50,7 +52,8 @@ pub(crate) struct Case {
     may_not: &'static [&'static str],
 }
 
-const NONE: Case = Case { name: "", set: &[], has: &[], lacks: &[], says: &[], omits: &[], may: &[], may_not: &[] };
+const NONE: Case =
+    Case { name: "", upon: &[], set: &[], has: &[], lacks: &[], says: &[], omits: &[], may: &[], may_not: &[] };
 const OPERATOR: &str = "Deployment tourniquet-system/tourniquet-operator";
 const AGENT: &str = "DaemonSet tourniquet-agent/tourniquet-agent";
 const BUDGET: &str = "PodDisruptionBudget tourniquet-system/tourniquet-operator";
@@ -244,7 +247,7 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         name: "an intake, which may isolate, cordon and release in the response namespace",
-        set: INTAKE_SET,
+        upon: INTAKE_SET,
         has: &[
             INTAKE,
             "ServiceAccount tourniquet-system/tourniquet-intake",
@@ -261,13 +264,8 @@ pub(crate) const CASES: &[Case] = &[
     },
     Case {
         name: "an intake that collects and runs approved commands",
+        upon: INTAKE_SET,
         set: &[
-            "intake.enabled=true",
-            "intake.clusterID=/subscriptions/1/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks",
-            "intake.queueEndpoint=https://account.queue.core.windows.net",
-            "intake.queue=aks",
-            "intake.blobEndpoint=https://account.blob.core.windows.net",
-            "intake.workloadIdentity.clientID=00000000-0000-0000-0000-000000000003",
             "intake.verbs={collect,run}",
             "intake.evidenceStore=soc",
             "intake.commands.kill-miner={/bin/pkill,xmrig}",
@@ -327,7 +325,7 @@ pub fn check() -> Result<()> {
     let mut lint = Command::new(cluster::ensure_helm()?);
     output(lint.args(["lint", "--strict", "--kube-version", KUBERNETES]).arg(path()))?;
     for case in CASES {
-        template(case.set).and_then(|text| case.holds(&text)).with_context(|| format!("the chart, {}", case.name))?;
+        case.rendered().and_then(|text| case.holds(&text)).with_context(|| format!("the chart, {}", case.name))?;
     }
     for (set, message) in REFUSED {
         match template(&[set]) {
@@ -339,6 +337,14 @@ pub fn check() -> Result<()> {
 }
 
 impl Case {
+    /// What the chart renders with its values.
+    ///
+    /// # Errors
+    /// When the chart does not take them.
+    pub(crate) fn rendered(&self) -> Result<String> {
+        template(&[self.upon, self.set].concat())
+    }
+
     fn holds(&self, text: &str) -> Result<()> {
         let objects = objects(text)?;
         for object in objects.values() {

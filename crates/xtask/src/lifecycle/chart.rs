@@ -37,7 +37,7 @@ fn api_server_takes_it() -> Result<()> {
     let cluster = cluster::get(NAME)?;
     install::install_ours(&cluster, true, &[])?;
     for case in CASES.iter().filter(|case| !case.set.iter().any(|set| set.contains("serviceMonitor.always"))) {
-        let text = chart::template(case.set)?;
+        let text = case.rendered()?;
         // A dry run creates no namespace for what is in it: objects of others than are there cannot be asked for.
         let objects = chart::objects(&text)?;
         let there = objects.values().filter(|object| {
