@@ -311,11 +311,19 @@ pub fn install(place: &Place<'_>, operator: &str, agent: Option<&str>, set: &[St
 /// When an image does not build or load, or the chart does not install.
 pub fn install_ours(handle: &Handle, agents: bool, set: &[String]) -> Result<Images> {
     let images = build_images()?;
+    install_on(handle, &images, agents, set)?;
+    Ok(images)
+}
+
+/// The same with images that are built.
+///
+/// # Errors
+/// When an image does not load, or the chart does not install.
+pub fn install_on(handle: &Handle, images: &Images, agents: bool, set: &[String]) -> Result<()> {
     handle.load(&images.operator.archive)?;
     handle.load(&images.agent.archive)?;
     let agent = agents.then_some(images.agent.reference.as_str());
-    install(&Place::Ours(handle), &images.operator.reference, agent, set)?;
-    Ok(images)
+    install(&Place::Ours(handle), &images.operator.reference, agent, set)
 }
 
 fn run(mut command: Command) -> Result<()> {

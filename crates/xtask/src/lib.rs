@@ -7,6 +7,7 @@ pub mod chart;
 pub mod cluster;
 pub mod demo;
 pub mod dependencies;
+mod end_to_end;
 pub mod generate;
 pub mod image;
 pub mod install;

@@ -3,9 +3,7 @@
 #![allow(clippy::print_stdout, reason = "the report of the tests is what this command is for")]
 
 use std::{
-    fs,
     io::{BufRead, BufReader, Write},
-    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::Instant,
 };
@@ -15,10 +13,9 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     azurite, bagit,
-    cluster::{self, Handle, Network, base, workspace},
-    dependencies, generate,
-    install::{self, NAMESPACE, Place},
-    least_privilege::{Asked, Verdict},
+    cluster::{self, Network, workspace},
+    dependencies, end_to_end, generate,
+    least_privilege::Verdict,
     lifecycle,
     transcript::{Count, Transcript},
     ui::seconds,
@@ -27,9 +24,6 @@ use crate::{
 /// What the pure crates must not depend on: an async runtime or a client.
 const IMPURE: [&str; 9] =
     ["tokio", "async-std", "smol", "hyper", "tower", "reqwest", "kube-client", "kube-runtime", "futures-executor"];
-
-/// Scenarios that run at the same time on one cluster. They mostly wait for Cilium.
-const THREADS: &str = "--test-threads=6";
 
 /// One part of the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -83,7 +77,11 @@ impl TestCommand {
             let (azurite, bagit) = (azurite::ensure()?, bagit::ensure());
             count += phase("unit and property tests", || {
                 let mut cargo = cargo(&["test", "--workspace", "--exclude", "tourniquet-e2e", "--locked", "--quiet"]);
-                tests(cargo.env(azurite::VARIABLE, azurite).envs(bagit.map(|python| (bagit::VARIABLE, python))))
+                let cargo = cargo.env(azurite::VARIABLE, azurite).envs(bagit.map(|python| (bagit::VARIABLE, python)));
+                tests(cargo, |line| {
+                    print!("{line}");
+                    let _ = std::io::stdout().flush();
+                })
             })?;
         }
         if wanted(Part::Lifecycle) && self.context.is_none() {
@@ -92,16 +90,22 @@ impl TestCommand {
                 count.passed += 1;
             }
         }
-        let mut asked = Asked::default();
-        let networks = [(Part::Cilium, Network::Cilium), (Part::None, Network::None)];
-        for (part, network) in networks {
-            if wanted(part) && (self.context.is_none() || self.only.contains(&part)) {
-                count += self.end_to_end(network, &mut asked)?;
+        let networks: Vec<Network> = [(Part::Cilium, Network::Cilium), (Part::None, Network::None)]
+            .into_iter()
+            .filter(|(part, _)| wanted(*part) && (self.context.is_none() || self.only.contains(part)))
+            .map(|(_, network)| network)
+            .collect();
+        let filter = self.filter.as_deref();
+        if let Some(context) = &self.context {
+            let image = self.image.as_deref().unwrap_or_default();
+            for network in networks {
+                count += end_to_end::on_context(context, image, network, filter)?;
             }
-        }
-        if self.context.is_none() && networks.iter().any(|(part, _)| wanted(*part)) {
+        } else if !networks.is_empty() {
+            let (tests, asked) = end_to_end::on_our_clusters(&networks, filter, self.keep)?;
+            count += tests;
             // Of some tests alone most rights are unused.
-            let whole = self.filter.is_none() && networks.iter().all(|(part, _)| wanted(*part));
+            let whole = filter.is_none() && networks.len() == 2;
             count += phase("least privilege", || asked.judge(whole).map(held))?;
         }
         // Once more: what a test said when it failed is an hour of output further up.
@@ -111,91 +115,6 @@ impl TestCommand {
         println!("\n{} passed, {} failed", count.passed, count.failed);
         Ok(if count.failed == 0 && count.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
-
-    fn end_to_end(&self, network: Network, asked: &mut Asked) -> Result<Count> {
-        let name = format!("end-to-end tests, network {network}");
-        let programs = phase("end-to-end tests: build", || programs(network))?;
-        if programs.is_empty() {
-            bail!("there are no end-to-end tests for network {network}");
-        }
-        if let Some(context) = &self.context {
-            let place = Place::Context(context);
-            install::install(&place, self.image.as_deref().unwrap_or_default(), None, &[])?;
-            return phase(&name, || {
-                let (apart, programs): (Vec<_>, Vec<_>) =
-                    programs.iter().partition(|program| needs_our_cluster(program));
-                for program in apart {
-                    println!(
-                        "not run on --context, it needs the node's processes, our agent or Azurite: {}",
-                        program.display()
-                    );
-                }
-                let traffic = install::build_traffic()?;
-                let commands =
-                    programs.into_iter().map(|program| place.program(program, network, false, &traffic, None));
-                self.run_all(commands.collect::<Result<_>>()?, &place)
-            });
-        }
-        let options = cluster::Options {
-            name: format!("test-{network}"),
-            network: Some(network),
-            profile: Some(cluster::Profile::Default),
-        };
-        let handle = cluster::ensure_up(&options)?;
-        let begun = jiff::Timestamp::now();
-        let count = self.rounds(&programs, network, &handle);
-        asked.read(&handle.logs_dir(), begun)?;
-        if !self.keep {
-            cluster::down(&options.name)?;
-        }
-        count
-    }
-
-    /// First with policies only, then with agents: programs say in their names which they want.
-    fn rounds(&self, programs: &[PathBuf], network: Network, handle: &Handle) -> Result<Count> {
-        let place = Place::Ours(handle);
-        let traffic = install::build_traffic()?;
-        let mut count = Count::default();
-        for agents in [false, true] {
-            let programs: Vec<&PathBuf> = programs.iter().filter(|program| wants_agents(program) == agents).collect();
-            if programs.is_empty() {
-                continue;
-            }
-            let images = install::install_ours(handle, agents, &[])?;
-            let what = if agents { "agents" } else { "policies only" };
-            count += phase(&format!("end-to-end tests, network {network}, {what}"), || {
-                let commands = programs
-                    .iter()
-                    .map(|program| place.program(program, network, agents, &traffic, Some(&images.operator)));
-                self.run_all(commands.collect::<Result<_>>()?, &place)
-            })?;
-        }
-        Ok(count)
-    }
-
-    fn run_all(&self, commands: Vec<Command>, place: &Place<'_>) -> Result<Count> {
-        let mut count = Count::default();
-        for mut command in commands {
-            command.args([THREADS, "--show-output"]).args(&self.filter);
-            count += tests(&mut command)?;
-        }
-        if count.failed > 0 {
-            explain(place);
-        }
-        Ok(count)
-    }
-}
-
-/// Tests that run an operator of their own do so in a pod's network namespace, and those of evidence stores run Azurite where pods reach it;
-/// agents are not on by themselves elsewhere.
-fn needs_our_cluster(program: &Path) -> bool {
-    let of = |word: &str| program.file_name().is_some_and(|name| name.to_string_lossy().contains(word));
-    ["crash", "leader", "blast_radius", "stores", "collect", "run_store", "intake"].iter().any(|word| of(word))
-        || wants_agents(program)
-}
-
-fn wants_agents(program: &Path) -> bool {
-    program.file_name().is_some_and(|name| name.to_string_lossy().contains("_agent"))
 }
 
 /// Shows and counts them as the test programs do.
@@ -211,27 +130,6 @@ fn held(verdicts: Vec<Verdict>) -> Count {
         }
     }
     count
-}
-
-/// What a responder of the tests wants to see first.
-fn explain(place: &Place<'_>) {
-    let show = |title: &str, mut command: Command| {
-        eprintln!("\n--- {title}");
-        if let Ok(output) = command.stdin(Stdio::null()).output() {
-            let text = String::from_utf8_lossy(&output.stdout);
-            let lines: Vec<&str> = text.lines().collect();
-            for line in lines.iter().skip(lines.len().saturating_sub(200)) {
-                eprintln!("{line}");
-            }
-        }
-    };
-    show(
-        "the operator's log",
-        place.kubectl(&["--namespace", NAMESPACE, "logs", "deployment/tourniquet-operator", "--tail=200"]),
-    );
-    show("responses", place.kubectl(&["get", "incidentresponses", "--all-namespaces", "--output=wide"]));
-    show("policies", place.kubectl(&["get", "networkpolicies", "--all-namespaces"]));
-    show("pods", place.kubectl(&["get", "pods", "--all-namespaces", "--output=wide", "--show-labels"]));
 }
 
 fn checks(count: &mut Count) -> Result<()> {
@@ -278,7 +176,8 @@ fn cargo(args: &[&str]) -> Command {
     command
 }
 
-fn phase<T>(name: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Says what begins, and how long it took.
+pub(crate) fn phase<T>(name: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
     println!("== {name}");
     let started = Instant::now();
     let result = run().with_context(|| name.to_owned())?;
@@ -294,16 +193,18 @@ fn succeed(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs test programs, shows what they print, and counts. Programs that end without a result count as one failure.
-fn tests(command: &mut Command) -> Result<Count> {
+/// Runs test programs, gives each line that they print, and counts. Programs that end without a result count as one failure.
+///
+/// # Errors
+/// When they cannot be run.
+pub(crate) fn tests(command: &mut Command, mut show: impl FnMut(&str)) -> Result<Count> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the tests")?;
     let mut transcript = Transcript::default();
     if let Some(stdout) = child.stdout.take() {
         let mut reader = BufReader::new(stdout);
         let mut line = String::new();
         while reader.read_line(&mut line)? > 0 {
-            print!("{line}");
-            std::io::stdout().flush()?;
+            show(&line);
             transcript.read(line.trim_end());
             line.clear();
         }
@@ -315,18 +216,4 @@ fn tests(command: &mut Command) -> Result<Count> {
         count.reasons.push(format!("{} ended with {status}", command.get_program().display()));
     }
     Ok(count)
-}
-
-/// Builds the end-to-end tests; those of a network are in test targets whose name starts with it.
-fn programs(network: Network) -> Result<Vec<PathBuf>> {
-    fs::create_dir_all(base())?;
-    let prefix = network.to_string();
-    let mut programs: Vec<PathBuf> =
-        install::executables(&["test", "--package", "tourniquet-e2e", "--tests", "--no-run"])?
-            .into_iter()
-            .filter(|built| built.kind == "test" && built.name.starts_with(&prefix))
-            .map(|built| built.path)
-            .collect();
-    programs.sort();
-    Ok(programs)
 }
