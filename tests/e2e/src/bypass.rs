@@ -1,11 +1,14 @@
 //! Attempts to get by without a right: each is denied with words that say what is missing, and the same is allowed to whoever has it.
 
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tourniquet_api::names;
 
 use crate::Scenario;
-use crate::people::{Ask, Person, Right, Said};
+use crate::people::{Ask, Person, Place, Right, Said, right};
 
 /// One row of the table.
+#[derive(Clone)]
 pub struct Attempt {
     /// What is tried.
     pub title: &'static str,
@@ -18,6 +21,7 @@ pub struct Attempt {
 }
 
 /// That it is the missing right, and nothing else, which denies it.
+#[derive(Clone)]
 pub enum Control {
     /// The same request is allowed with these rights as well.
     With(Vec<Right>),
@@ -25,6 +29,58 @@ pub enum Control {
     To(&'static str),
     /// Nobody is allowed to, and this is what they do instead.
     Instead(Ask),
+}
+
+/// With this the same is allowed.
+pub fn break_glass() -> Control {
+    Control::With(vec![right(Place::Responses, "override-protection", "incidentresponses.tourniquet.dev")])
+}
+
+/// An object by which a response holds its target, of whichever kind the cluster's engine has.
+pub struct Holding<'a> {
+    /// Where such objects are, as a path of the API.
+    pub path: &'a str,
+    pub name: &'a str,
+    pub response_uid: &'a str,
+    /// Whoever tries has this on all of them.
+    pub right: Right,
+    /// What it would be changed to: a merge patch that lets the target out.
+    pub opened: Value,
+    /// Another one, without its name and labels.
+    pub another: Value,
+}
+
+impl Holding<'_> {
+    /// Everything by which somebody may try to get rid of it.
+    pub fn attempts(&self) -> Vec<Attempt> {
+        let (path, object) = (self.path, format!("{}/{}", self.path, self.name));
+        let attempt = |title, ask| Attempt {
+            title,
+            given: vec![self.right.clone()],
+            ask,
+            denied: "this policy is what holds the target of a response",
+            control: break_glass(),
+        };
+        let owner = json!({ "metadata": { "ownerReferences": [{
+            "apiVersion": "v1", "kind": "ConfigMap", "name": "nobody", "uid": "11111111-2222-3333-4444-555555555555",
+        }] } });
+        let mut forged = self.another.clone();
+        forged["metadata"] = json!({ "name": "forged", "labels": { names::RESPONSE_LABEL: self.response_uid } });
+        vec![
+            attempt("the policy deleted", Ask::delete(&object)),
+            attempt(
+                "all policies of the response deleted",
+                Ask::delete(format!("{path}?labelSelector={}={}", names::RESPONSE_LABEL, self.response_uid)),
+            ),
+            attempt("the policy opened", Ask::merge_patch(&object, self.opened.clone())),
+            attempt(
+                "the policy's label taken off first",
+                Ask::merge_patch(&object, json!({ "metadata": { "labels": null } })),
+            ),
+            attempt("the policy given an owner that does not exist", Ask::merge_patch(&object, owner)),
+            attempt("a policy in a response's name", Ask::create(path, forged)),
+        ]
+    }
 }
 
 impl Scenario {

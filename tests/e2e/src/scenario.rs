@@ -116,7 +116,8 @@ impl Scenario {
         self.feed(&["apply", "--filename", "-"], manifests).await
     }
 
-    async fn feed(&self, args: &[&str], input: &str) -> Result<()> {
+    /// `kubectl` with these arguments, which reads this from its standard input.
+    pub(crate) async fn feed(&self, args: &[&str], input: &str) -> Result<()> {
         use tokio::io::AsyncWriteExt;
         let mut child = self
             .env

@@ -7,8 +7,8 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
-use tourniquet_api::Containment;
-use tourniquet_e2e::bypass::{Attempt, Control};
+use tourniquet_api::{Containment, names};
+use tourniquet_e2e::bypass::{Attempt, Holding, break_glass};
 use tourniquet_e2e::people::{Ask, Place, Right, right};
 use tourniquet_e2e::{Scenario, Spec, TestResponse, scenario};
 
@@ -20,11 +20,6 @@ const AUDITED: &str = "system:serviceaccount:default:e2e-break-glass";
 
 fn own(verbs: &'static str, resource: &'static str) -> Right {
     right(Place::Own, verbs, resource)
-}
-
-/// With this the same is allowed.
-fn break_glass() -> Control {
-    Control::With(vec![right(Place::Responses, "override-protection", "incidentresponses.tourniquet.dev")])
 }
 
 fn pod_path(s: &Scenario, name: &str) -> String {
@@ -121,40 +116,25 @@ async fn to_take_labels_off(s: &Scenario, response: &TestResponse) -> Result<Vec
 }
 
 fn to_change_policies(s: &Scenario, response: &TestResponse) -> Vec<Attempt> {
-    let policies = policies_path(s);
-    let policy = format!("{policies}/tourniquet-{}", response.uid);
-    let attempt = |title, ask| Attempt {
-        title,
-        given: vec![own("create,patch,update,delete,deletecollection", POLICIES)],
-        ask,
+    let (path, name) = (policies_path(s), names::policy(&response.uid));
+    let holding = Holding {
+        path: &path,
+        name: &name,
+        response_uid: &response.uid,
+        right: own("create,patch,update,delete,deletecollection", POLICIES),
+        opened: json!({ "spec": { "ingress": [{}] } }),
+        another: json!({ "spec": { "podSelector": {} } }),
+    };
+    let nobody = json!({ "spec": { "podSelector": { "matchLabels": { "a": "b" } } } });
+    let mut attempts = holding.attempts();
+    attempts.push(Attempt {
+        title: "the policy made to select nobody",
+        given: vec![own("patch", POLICIES)],
+        ask: Ask::merge_patch(format!("{path}/{name}"), nobody),
         denied: "this policy is what holds the target of a response",
         control: break_glass(),
-    };
-    let forged = json!({
-        "metadata": { "name": "forged", "labels": { "tourniquet.dev/response": response.uid } },
-        "spec": { "podSelector": {} },
     });
-    let owner = json!({ "metadata": { "ownerReferences": [{
-        "apiVersion": "v1", "kind": "ConfigMap", "name": "nobody", "uid": "11111111-2222-3333-4444-555555555555",
-    }] } });
-    vec![
-        attempt("the policy deleted", Ask::delete(&policy)),
-        attempt(
-            "all policies deleted",
-            Ask::delete(format!("{policies}?labelSelector=tourniquet.dev/response={}", response.uid)),
-        ),
-        attempt("the policy opened", Ask::merge_patch(&policy, json!({ "spec": { "ingress": [{}] } }))),
-        attempt(
-            "the policy made to select nobody",
-            Ask::merge_patch(&policy, json!({ "spec": { "podSelector": { "matchLabels": { "a": "b" } } } })),
-        ),
-        attempt(
-            "the policy's label taken off first",
-            Ask::merge_patch(&policy, json!({ "metadata": { "labels": null } })),
-        ),
-        attempt("the policy given an owner that does not exist", Ask::merge_patch(&policy, owner)),
-        attempt("a policy in a response's name", Ask::create(policies, forged)),
-    ]
+    attempts
 }
 
 fn containment(s: &Scenario, name: &str) -> Value {

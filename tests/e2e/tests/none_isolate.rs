@@ -2,70 +2,17 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use jiff::Timestamp;
+use anyhow::{Context, ensure};
 use serde_json::json;
-use tourniquet_api::{Answer as Probed, Assurance, Outcome};
+use tourniquet_api::Outcome;
 use tourniquet_e2e::snapshot::{Snapshot, traces};
-use tourniquet_e2e::{OPERATOR_NAMESPACE, Scenario, Spec, scenario, until};
+use tourniquet_e2e::{OPERATOR_NAMESPACE, Spec, not_enforced, scenario, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What has to be said where a policy object exists and enforces nothing.
-async fn says_that_nothing_is_enforced(s: &Scenario) -> Result<()> {
-    let (web, peer) = tokio::try_join!(s.pod("web"), s.pod("peer"))?;
-    let before = Snapshot::of_namespace(&s.env, &s.namespace).await?;
-    let inbound = s.attempts(&peer, &web).await?;
-    let response = s.respond("cut", Spec::isolate(&web)).await?;
-
-    let ready = response.becomes_because("Ready", "NotEnforced", SECOND * 60).await?;
-    ensure!(ready.status == "False" && ready.message.contains("nothing enforces the policy"), "{ready:?}");
-    for (type_, status) in [("Contained", "False"), ("Stalled", "True"), ("Accepted", "True")] {
-        let condition = response.condition(type_).await?.with_context(|| format!("no {type_}"))?;
-        ensure!(condition.status == status, "{condition:?}");
-    }
-    let status = response.get().await?.status.unwrap_or_default();
-    let action = status.actions.first().context("no action")?;
-    ensure!(action.outcome == Outcome::Partial, "{action:?}");
-    let result = action.results.first().context("no result")?;
-    ensure!(result.assurance == Some(Assurance::Accepted), "{result:?}");
-    ensure!(result.probes.first().is_some_and(|probe| probe.after == Some(Probed::Answered)), "{result:?}");
-    let residual = status.residual.first().context("no residual")?;
-    ensure!(residual.code == "NotContained" && residual.severity == "High", "{residual:?}");
-    // It is the truth: the pods go on talking.
-    inbound.answered(Timestamp::now(), SECOND * 5).await?;
-
-    response.delete().await?;
-    response.gone(SECOND * 30).await?;
-    s.is_what_it_was(&before).await?;
-    ensure!(traces(&s.env, &response.uid).await?.is_empty());
-    Ok(())
-}
-
 #[test]
 fn a_policy_that_nothing_enforces_is_partial() {
-    scenario("partial", |s| async move { says_that_nothing_is_enforced(&s).await });
-}
-
-#[test]
-fn definitions_that_an_uninstalled_engine_left_behind_prove_nothing() {
-    scenario("leftover", |s| async move {
-        let folder = s.env.cilium_crds.clone().context("TOURNIQUET_CILIUM_CRDS is not set")?;
-        let mut files: Vec<String> = std::fs::read_dir(&folder)?
-            .filter_map(|entry| Some(entry.ok()?.path().display().to_string()))
-            .filter(|path| path.ends_with(".yaml"))
-            .collect();
-        files.sort();
-        ensure!(!files.is_empty(), "no definitions in {}", folder.display());
-        let mut arguments = vec!["apply", "--server-side"];
-        arguments.extend(files.iter().flat_map(|file| ["--filename", file.as_str()]));
-        s.env.kubectl_output(&arguments).await?;
-        let established =
-            ["wait", "--for=condition=Established", "--timeout=30s", "crd/ciliumclusterwidenetworkpolicies.cilium.io"];
-        s.env.kubectl_output(&established).await?;
-
-        says_that_nothing_is_enforced(&s).await
-    });
+    scenario("partial", |s| async move { not_enforced::is_said(&s).await });
 }
 
 #[test]
