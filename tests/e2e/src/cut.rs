@@ -107,12 +107,7 @@ pub async fn restarts_nothing(s: &Scenario) -> Result<()> {
         ("grpc", json!({ "grpc": { "port": 8080 } })),
         ("exec", json!({ "exec": { "command": ["/bin/sh", "-c", "exit 0"] } })),
     ];
-    let probed = kinds.map(async |(kind, mut probe)| {
-        for (field, value) in [("periodSeconds", 1), ("failureThreshold", 1), ("timeoutSeconds", 5)] {
-            probe[field] = json!(value);
-        }
-        s.pod_with(kind, json!({ "spec": { "containers": [{ "livenessProbe": probe }] } })).await
-    });
+    let probed = kinds.map(async |(kind, probe)| s.pod_probed(kind, probe).await);
     let (peer, pods) = tokio::try_join!(s.pod("peer"), futures::future::try_join_all(probed))?;
     let cut = async |pod: &TestPod| {
         let inbound = s.attempts(&peer, pod).await?;

@@ -43,6 +43,18 @@ impl Scenario {
         self.running(name).await
     }
 
+    /// One whose container is killed by the first failure of this liveness probe, once it has passed it for the first time: on a busy machine the kubelet
+    /// asks before the program listens.
+    pub async fn pod_probed(&self, name: &str, mut probe: Value) -> Result<TestPod> {
+        for (field, value) in [("periodSeconds", 1), ("failureThreshold", 1), ("timeoutSeconds", 5)] {
+            probe[field] = json!(value);
+        }
+        let mut startup = probe.clone();
+        startup["failureThreshold"] = json!(60);
+        let probes = json!({ "livenessProbe": probe, "startupProbe": startup });
+        self.pod_with(name, json!({ "spec": { "containers": [probes] } })).await
+    }
+
     /// The same, without waiting for it.
     pub async fn create_pod(&self, name: &str, more: Value) -> Result<Pod> {
         let mut manifest = json!({

@@ -111,8 +111,8 @@ fn policies_that_allow_everything_do_not_defeat_it() {
 #[test]
 fn a_pod_with_a_liveness_probe_every_second_is_not_restarted() {
     scenario("liveness", |s| async move {
-        let probe = json!({ "httpGet": { "path": "/", "port": 8080 }, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 3 });
-        let web = s.pod_with("web", json!({ "spec": { "containers": [{ "livenessProbe": probe }] } })).await?;
+        let probe = json!({ "httpGet": { "path": "/", "port": 8080 } });
+        let web = s.pod_probed("web", probe).await?;
         let peer = s.pod("peer").await?;
         let inbound = s.attempts(&peer, &web).await?;
 

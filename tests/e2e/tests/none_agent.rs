@@ -110,11 +110,8 @@ fn a_pod_is_cut_off_in_both_directions_and_let_go() {
 #[test]
 fn the_kubelets_probes_go_on_passing() {
     alone("agent-probes", async |s| {
-        let probe = json!({ "httpGet": { "path": "/", "port": 8080 }, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 3 });
-        let (web, peer) = tokio::try_join!(
-            s.pod_with("web", json!({ "spec": { "containers": [{ "livenessProbe": probe }] } })),
-            s.pod("peer")
-        )?;
+        let probe = json!({ "httpGet": { "path": "/", "port": 8080 } });
+        let (web, peer) = tokio::try_join!(s.pod_probed("web", probe), s.pod("peer"))?;
         let inbound = s.attempts(&peer, &web).await?;
         let held = Held::new(s, &web, &[8080]).await?;
         held.becomes(ContainmentState::Cut).await?;
