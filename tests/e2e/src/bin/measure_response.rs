@@ -6,7 +6,9 @@
 #![allow(clippy::print_stdout, reason = "its output is its result")]
 
 use anyhow::{Context, Result};
+use kube::api::{Api, ApiResource};
 use serde::Serialize;
+use tourniquet_api::IncidentResponse;
 use tourniquet_e2e::response_bench::at_once::{AtOnce, LAST, LAST_OF_FLOOR};
 use tourniquet_e2e::response_bench::disturbed::{Disturbed, Trouble};
 use tourniquet_e2e::response_bench::effects::Effects;
@@ -14,9 +16,10 @@ use tourniquet_e2e::response_bench::figures::write;
 use tourniquet_e2e::response_bench::floor::Floor;
 use tourniquet_e2e::response_bench::paper::PaperPods;
 use tourniquet_e2e::response_bench::points::{BARE, Bench, FLOOR, OURS, Point};
+use tourniquet_e2e::response_bench::steps::{self, Steps};
 use tourniquet_e2e::response_bench::usage::Process;
 use tourniquet_e2e::response_bench::verbs::Verb;
-use tourniquet_e2e::{PaperNode, Scenario};
+use tourniquet_e2e::{PaperNode, RESPONSE_NAMESPACE, Scenario};
 
 /// How often a hundred responses are created at once.
 const RUNS: usize = 3;
@@ -83,7 +86,10 @@ fn minutes(asked: &Asked) -> usize {
 async fn measure(s: &Scenario, node: &PaperNode, floor: &Floor, asked: &Asked) -> Result<Results> {
     let effects = Effects::watch(s).await?;
     let operator = Process::operator()?;
-    let bench = Bench { scenario: s, floor, effects: &effects, operator: &operator, node };
+    let kind = ApiResource::erase::<IncidentResponse>(&());
+    let responses = Api::namespaced_with(s.env.client.clone(), RESPONSE_NAMESPACE, &kind);
+    let steps = Steps::watch(responses, floor.copies.clone());
+    let bench = Bench { scenario: s, floor, effects: &effects, steps: &steps, operator: &operator, node };
     let mut results = Results { network: s.env.network.clone(), rounds: asked.rounds, ..Results::default() };
     println!("network {}, {} rounds, without agents; times in ms\n", results.network, asked.rounds);
     println!(
@@ -104,6 +110,7 @@ async fn measure(s: &Scenario, node: &PaperNode, floor: &Floor, asked: &Asked) -
         results.points.push(point);
         bench.let_go(&standing).await?;
     }
+    print_steps(&results.points);
     pods.grow_to(tourniquet_e2e::response_bench::at_once::MANY).await?;
     for run in 0..RUNS {
         for verb in [Verb::Label, Verb::Isolate] {
@@ -138,6 +145,21 @@ fn print_point(point: &Point) {
             point.after.peak,
             point.cpu_each
         );
+    }
+}
+
+fn print_steps(points: &[Point]) {
+    println!(
+        "\nWhere it goes, medians of ours / of the same requests bare:\n\n| pods | responses in force | verb | response stored | status stored | finalizer stored | effect |\n|-|-|-|-|-|-|-|"
+    );
+    for point in points {
+        for (verb, figures) in &point.verbs {
+            print!("| {} | {} | {} |", point.pods, point.responses, verb.name());
+            for (ours, floor) in steps::labels(OURS).zip(steps::labels(FLOOR)) {
+                print!(" {:.1} / {:.1} |", figures.at(&ours, 50), figures.at(&floor, 50));
+            }
+            println!();
+        }
     }
 }
 

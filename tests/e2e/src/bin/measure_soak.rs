@@ -84,6 +84,7 @@ async fn measure(s: &Scenario, asked: &Asked) -> Result<Results> {
     let pods = try_join_all(names.iter().map(|name| s.pod(name))).await?;
     let before = Snapshot::take(&s.env.client, |_| true).await?;
     Process::operator()?.kill()?;
+    anew(s).await?;
     operator_is_back(s).await?;
     Process::operator()?.rests().await?;
     let fresh = Process::operator()?.usage()?;
@@ -100,6 +101,7 @@ async fn measure(s: &Scenario, asked: &Asked) -> Result<Results> {
             // Between two lives there is nobody to kill.
             if let Ok(operator) = Process::operator() {
                 operator.kill()?;
+                anew(s).await?;
             }
         }
         Ok::<_, anyhow::Error>(())
@@ -148,6 +150,13 @@ fn spec(pod: &TestPod, kind: u8) -> Value {
         _ => json!([label, isolate]),
     };
     json!({ "target": { "pod": { "namespace": pod.namespace, "name": pod.name } }, "actions": actions })
+}
+
+/// Has the Deployment make another pod: a container that dies again and again is started again only after minutes.
+async fn anew(s: &Scenario) -> Result<()> {
+    let all =
+        ["--namespace", OPERATOR_NAMESPACE, "delete", "pods", "--all", "--grace-period=0", "--force", "--wait=false"];
+    s.env.kubectl_output(&all).await.map(drop)
 }
 
 async fn operator_is_back(s: &Scenario) -> Result<()> {

@@ -23,7 +23,7 @@ const FINALIZER: &str = "floor.tourniquet.dev/undo";
 pub struct Floor {
     scenario: Scenario,
     definitions: Api<CustomResourceDefinition>,
-    copies: Api<DynamicObject>,
+    pub copies: Api<DynamicObject>,
 }
 
 impl Floor {

@@ -7,6 +7,7 @@ pub mod figures;
 pub mod floor;
 pub mod paper;
 pub mod points;
+pub mod steps;
 pub mod usage;
 pub mod verbs;
 

@@ -10,6 +10,7 @@ use super::effects::Effects;
 use super::figures::Figures;
 use super::floor::Floor;
 use super::paper::{BESIDE, PaperPods};
+use super::steps::Steps;
 use super::usage::{Process, Usage};
 use super::verbs::Verb;
 use crate::{PaperNode, Scenario, Spec, TestResponse};
@@ -40,6 +41,7 @@ pub struct Bench<'a> {
     pub scenario: &'a Scenario,
     pub floor: &'a Floor,
     pub effects: &'a Effects,
+    pub steps: &'a Steps,
     pub operator: &'a Process,
     pub node: &'a PaperNode,
 }
@@ -70,6 +72,7 @@ impl Bench<'_> {
         let seen = self.effects.of(&verb.mark(&response.uid, &ours), LIMIT).await?;
         figures.add(OURS, response.asked, seen);
         response.becomes_because("Accepted", "Accepted", LIMIT).await?;
+        self.steps.add_to(figures, OURS, &response.name, response.asked, seen)?;
         let stored = serde_json::to_value(response.get().await?.status.context("a response without a status")?)?;
         response.delete().await?;
         response.gone(LIMIT).await?;
@@ -82,7 +85,11 @@ impl Bench<'_> {
             } else {
                 self.floor.effect(&name, verb, target).await?;
             }
-            figures.add(kind, asked, self.effects.of(&verb.mark_of_floor(&name), LIMIT).await?);
+            let seen = self.effects.of(&verb.mark_of_floor(&name), LIMIT).await?;
+            figures.add(kind, asked, seen);
+            if all {
+                self.steps.add_to(figures, FLOOR, &name, asked, seen)?;
+            }
             self.floor.undo(&name, &name, verb, target).await?;
         }
         Ok(())
