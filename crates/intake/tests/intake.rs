@@ -4,7 +4,7 @@
 
 mod fixtures;
 mod lab;
-mod workflow;
+mod templates;
 
 use fixtures::{pod, pod_alert};
 use lab::Lab;

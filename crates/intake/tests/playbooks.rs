@@ -4,12 +4,13 @@
 
 mod fixtures;
 mod lab;
-mod workflow;
+mod templates;
 
 use fixtures::{pod_alert, sample};
 use lab::Lab;
 use serde_json::{Value, json};
-use workflow::template_of;
+use templates::template_of;
+use tourniquet_workflow::Run;
 
 const SENTINEL: &str = "playbook-sentinel";
 const DEFENDER: &str = "playbook-defender";
@@ -19,7 +20,7 @@ fn incident() -> Value {
     json!({ "object": sample("sentinel-incident") })
 }
 
-fn comment(run: &workflow::Run) -> &str {
+fn comment(run: &Run) -> &str {
     let [comment] = run.comments.as_slice() else { panic!("{run:#?}") };
     assert_eq!(comment["incidentArmId"], sample("sentinel-incident")["id"]);
     comment["message"].as_str().unwrap()

@@ -18,11 +18,12 @@ use tourniquet_intake::message::Ages;
 use tourniquet_intake::queue::{Config, Queue};
 use tourniquet_intake::respond::Policy;
 use tourniquet_intake::work::{Times, Work};
+use tourniquet_workflow::Workflow;
 
 use secrecy::ExposeSecret;
 
 use crate::fixtures::CLUSTER;
-use crate::workflow::Workflow;
+use crate::templates::{self, template_of};
 pub(crate) use operator::Operator;
 
 pub(crate) struct Lab {
@@ -132,9 +133,15 @@ impl Lab {
         });
         let blobs = Sas::new(&self.name).with("r").sign();
         // No more than a playbook's identity may: add messages, and read outcomes.
-        Workflow::of(template, parameters, self.azurite.pki.client())
-            .signed(self.azurite.queue_endpoint(), queue_account("a", "o"))
-            .signed(self.azurite.endpoint(), blobs.expose_secret().to_owned())
+        let signatures = vec![
+            (self.azurite.queue_endpoint(), queue_account("a", "o")),
+            (self.azurite.endpoint(), blobs.expose_secret().to_owned()),
+        ];
+        Workflow::of_template(
+            &template_of(template),
+            parameters,
+            templates::signed(self.azurite.pki.client(), signatures),
+        )
     }
 
     pub(crate) async fn ask(&self, id: &str, action: &str, alert: &Value) {

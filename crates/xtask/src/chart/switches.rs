@@ -281,6 +281,17 @@ pub(crate) const CASES: &[Case] = &[
         ..NONE
     },
     Case {
+        name: "a Logic App that talks to the API server",
+        set: &["direct.enabled=true", "direct.objectID=00000000-0000-0000-0000-000000000004"],
+        has: &["Role incident-response/tourniquet-direct", "RoleBinding incident-response/tourniquet-direct"],
+        lacks: &[INTAKE],
+        says: &[
+            "verbs: [get, list, create, patch, isolate, cordon, release]",
+            "kind: User, name: \"00000000-0000-0000-0000-000000000004\"",
+        ],
+        ..NONE
+    },
+    Case {
         name: "what pods may be given",
         set: &[
             "imagePullSecrets[0].name=registry",
@@ -312,6 +323,8 @@ const REFUSED: &[(&str, &str)] = &[
     ("powers.root=true", "root"),
     ("powers.exec=perhaps", "exec"),
     ("intake.enabled=true", "intake.workloadIdentity.clientID is needed"),
+    ("direct.enabled=true", "direct.objectID is needed"),
+    ("direct.verbs={delete}", "verbs"),
     ("intake.verbs={delete}", "verbs"),
     ("intake.clusterID=aks", "clusterID"),
     ("intake.queueEndpoint=http://account", "queueEndpoint"),
