@@ -16,7 +16,7 @@ use crate::{
     cluster::{self, Network, workspace},
     dependencies, end_to_end, generate,
     least_privilege::Verdict,
-    lifecycle,
+    lifecycle, templates,
     transcript::{Count, Transcript},
     ui::seconds,
 };
@@ -146,6 +146,7 @@ fn checks(count: &mut Count) -> Result<()> {
         ["tourniquet-api", "tourniquet-response", "tourniquet-capture"].into_iter().try_for_each(pure)
     })?;
     check("licences, bans and sources of dependencies", &dependencies::check)?;
+    check("the templates for Azure, by the rules of checkov", &templates::check)?;
     check("generated files", &generate::check)
 }
 
