@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use similar::TextDiff;
 use tourniquet_api::Containment;
 
+use crate::scenario::TEST_LABEL;
 use crate::{AGENT_NAMESPACE, Environment, OPERATOR_NAMESPACE, Scenario};
 
 /// Kinds that are left out, and why.
@@ -73,12 +74,14 @@ impl Snapshot {
                 let namespace_object = key.strip_prefix("Namespace /");
                 // An IPAddress belongs to the Service of a namespace, and is in none.
                 let parent = object.pointer("/spec/parentRef/namespace").and_then(Value::as_str);
+                let labels = object.pointer("/metadata/labels");
+                let has = |label| labels.and_then(|labels| labels.get(label)).is_some();
+                // What a test gives to people goes when it ends.
+                let is_given = key.starts_with("ClusterRole") && has(TEST_LABEL);
                 namespace_object.is_none_or(|name| name == namespace)
                     && parent.is_none_or(|parent| parent == namespace)
-                    && object
-                        .pointer("/metadata/labels")
-                        .and_then(|labels| labels.get(tourniquet_api::names::RESPONSE_LABEL))
-                        .is_none()
+                    && !is_given
+                    && !has(tourniquet_api::names::RESPONSE_LABEL)
             });
             snapshot
         })
