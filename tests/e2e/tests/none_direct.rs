@@ -62,7 +62,7 @@ fn workflow(name: &str, verbs: &str, identity: &Person) -> Workflow {
             Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
         })
     });
-    Workflow::of_app(&app, name, &settings(verbs), send)
+    Workflow::of_app(&app, name, &settings(verbs), send).in_real_time()
 }
 
 fn alert(s: &Scenario, action: &str, pod: &TestPod) -> Value {

@@ -1,7 +1,5 @@
 //! What is done, in which order.
 
-use std::time::Duration;
-
 use serde_json::{Map, Value, json};
 
 use crate::expression::Scope;
@@ -93,7 +91,10 @@ impl Workflow {
                 json!({ "body": {} })
             }
             "Wait" => {
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                let interval = &inputs["interval"];
+                assert_eq!(interval["unit"], "Second");
+                let seconds = interval["count"].as_u64().expect("a number of seconds");
+                tokio::time::sleep(self.second * u32::try_from(seconds).expect("a few")).await;
                 Value::Null
             }
             "Until" => return self.until(definition, by, run).await,

@@ -17,6 +17,7 @@ mod functions;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use serde_json::{Map, Value, json};
@@ -74,6 +75,7 @@ pub struct Workflow {
     parameters: Map<String, Value>,
     send: Send,
     most_rounds: usize,
+    second: Duration,
 }
 
 impl Workflow {
@@ -104,7 +106,20 @@ impl Workflow {
     }
 
     fn new(definition: Value, parameters: Value, send: Send) -> Self {
-        Self { definition, parameters: parameters.as_object().unwrap().clone(), send, most_rounds: 300 }
+        Self {
+            definition,
+            parameters: parameters.as_object().unwrap().clone(),
+            send,
+            most_rounds: 300,
+            second: Duration::from_millis(20),
+        }
+    }
+
+    /// One that waits as long as it says, for those that act on something real. Otherwise a second is 20 ms.
+    #[must_use]
+    pub fn in_real_time(mut self) -> Self {
+        self.second = Duration::from_secs(1);
+        self
     }
 
     /// One whose loops end after this many rounds; those of the templates take minutes.
