@@ -7,13 +7,9 @@ use std::path::Path;
 
 use boon::{Compiler, Draft, Schemas};
 use serde_json::Value;
+use tourniquet_workflow::read;
 
 const PUBLISHED: &str = "https://schema.management.azure.com/schemas";
-
-fn read(path: &Path) -> Value {
-    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
 
 /// Leaves out the patterns of names that look ahead: boon's regular expressions cannot.
 fn without_look_ahead(schema: &mut Value) {

@@ -51,34 +51,38 @@ pub struct Holding<'a> {
 }
 
 impl Holding<'_> {
-    /// Everything by which somebody may try to get rid of it.
-    pub fn attempts(&self) -> Vec<Attempt> {
-        let (path, object) = (self.path, format!("{}/{}", self.path, self.name));
-        let attempt = |title, ask| Attempt {
+    /// One try.
+    pub fn attempt(&self, title: &'static str, ask: Ask) -> Attempt {
+        Attempt {
             title,
             given: vec![self.right.clone()],
             ask,
             denied: "this policy is what holds the target of a response",
             control: break_glass(),
-        };
+        }
+    }
+
+    /// Everything by which somebody may try to get rid of it.
+    pub fn attempts(&self) -> Vec<Attempt> {
+        let (path, object) = (self.path, format!("{}/{}", self.path, self.name));
         let owner = json!({ "metadata": { "ownerReferences": [{
             "apiVersion": "v1", "kind": "ConfigMap", "name": "nobody", "uid": "11111111-2222-3333-4444-555555555555",
         }] } });
         let mut forged = self.another.clone();
         forged["metadata"] = json!({ "name": "forged", "labels": { names::RESPONSE_LABEL: self.response_uid } });
         vec![
-            attempt("the policy deleted", Ask::delete(&object)),
-            attempt(
+            self.attempt("the policy deleted", Ask::delete(&object)),
+            self.attempt(
                 "all policies of the response deleted",
                 Ask::delete(format!("{path}?labelSelector={}={}", names::RESPONSE_LABEL, self.response_uid)),
             ),
-            attempt("the policy opened", Ask::merge_patch(&object, self.opened.clone())),
-            attempt(
+            self.attempt("the policy opened", Ask::merge_patch(&object, self.opened.clone())),
+            self.attempt(
                 "the policy's label taken off first",
                 Ask::merge_patch(&object, json!({ "metadata": { "labels": null } })),
             ),
-            attempt("the policy given an owner that does not exist", Ask::merge_patch(&object, owner)),
-            attempt("a policy in a response's name", Ask::create(path, forged)),
+            self.attempt("the policy given an owner that does not exist", Ask::merge_patch(&object, owner)),
+            self.attempt("a policy in a response's name", Ask::create(path, forged)),
         ]
     }
 }

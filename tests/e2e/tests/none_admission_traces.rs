@@ -127,13 +127,8 @@ fn to_change_policies(s: &Scenario, response: &TestResponse) -> Vec<Attempt> {
     };
     let nobody = json!({ "spec": { "podSelector": { "matchLabels": { "a": "b" } } } });
     let mut attempts = holding.attempts();
-    attempts.push(Attempt {
-        title: "the policy made to select nobody",
-        given: vec![own("patch", POLICIES)],
-        ask: Ask::merge_patch(format!("{path}/{name}"), nobody),
-        denied: "this policy is what holds the target of a response",
-        control: break_glass(),
-    });
+    let ask = Ask::merge_patch(format!("{path}/{name}"), nobody);
+    attempts.push(holding.attempt("the policy made to select nobody", ask));
     attempts
 }
 
