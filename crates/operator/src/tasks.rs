@@ -103,7 +103,7 @@ impl Tasks {
             if table.contains_key(key) {
                 return;
             }
-            let state = TaskState::Running { since: Timestamp::now(), ending: false, progress: None };
+            let state = TaskState::Running { since: Timestamp::now(), ending: false, progress: work.so_far() };
             table.insert(key.clone(), Task { state, end: end.clone(), told: Instant::now() });
         }
         let (tasks, key, object, work) = (self.clone(), key.clone(), object.clone(), work.clone());
@@ -141,6 +141,11 @@ impl Tasks {
                         report,
                     };
                     TaskReport::Command(Box::pin(running.run()).await)
+                }
+                Work::Seal(seal) => {
+                    let custody = seal.command.custody.as_deref();
+                    let case = custody.map(|custody| tasks.case(&object, &key, custody));
+                    TaskReport::Command(Box::pin(command::seal(case.as_ref(), &seal, &end)).await)
                 }
                 Work::Release(release) => {
                     let recording = release::Recording {

@@ -70,10 +70,13 @@ impl Act for CollectEvidence {
             return Ok(plan);
         }
         // What another instance has begun is gone on with: what is in its folder is recognised.
-        let Some(pod) = cx.pod()? else { return Ok(plan) };
-        plan.changes.push(task::journal(BEGUN, &seen.instance));
-        let work = Work::Collection(Box::new(collection(cx, collect, pod)));
-        plan.effects.push(Effect::Start { object: target::object(cx.target, Kind::Pod), key, work });
+        if let Some(pod) = cx.pod()? {
+            plan.changes.push(task::journal(BEGUN, &seen.instance));
+            let artifacts = artifacts::wanted(collect, pod, cx.agents.is_some(), cx.may_exec);
+            plan.effects.push(start(cx, key, collect, artifacts));
+        } else if task::begun(cx.before, BEGUN).is_some() {
+            plan.effects.push(start(cx, key, collect, Vec::new()));
+        }
         Ok(plan)
     }
 
@@ -117,6 +120,12 @@ impl Act for CollectEvidence {
                 }
             }
             Some(TaskState::Ended(TaskReport::Collection(report))) => judge(cx, report),
+            None if task::begun(cx.before, BEGUN).is_some() => Assessment {
+                outcome: Outcome::Running,
+                reason: "Collecting",
+                message: format!("what was collected of {} before the operator was restarted is being sealed", describe(cx.target)),
+                ..Assessment::default()
+            },
             _ => gone(cx),
         })
     }
@@ -129,9 +138,7 @@ impl Act for CollectEvidence {
         let mut undo = Undo::default();
         let begun = task::begun(cx.before, BEGUN).is_some();
         // A release lets it finish.
-        if asked(cx).is_none() || !cx.deleted || !begun || is_decided(cx.before) {
-            return Ok(undo);
-        }
+        let Some(collect) = asked(cx).filter(|_| cx.deleted && begun && !is_decided(cx.before)) else { return Ok(undo) };
         let key = cx.task(false);
         match &cx.world.task(&key)?.state {
             Some(TaskState::Running { ending: false, .. }) => {
@@ -141,8 +148,10 @@ impl Act for CollectEvidence {
                 undo.blocked = Some(format!("what was received of {} is being sealed", describe(cx.target)));
             }
             Some(TaskState::Ended(TaskReport::Collection(report))) => undo.settled = Some(judge(cx, report)),
-            // What another instance has begun stays as it is: its folder says that it is unfinished.
-            _ => undo.settled = Some(unfinished(cx)),
+            // What another instance has begun is sealed as it is.
+            None => undo.effects.push(start(cx, key, collect, Vec::new())),
+            // No report of a collection is none.
+            Some(TaskState::Ended(TaskReport::Command(_) | TaskReport::Release(_))) => {}
         }
         Ok(undo)
     }
@@ -157,13 +166,15 @@ fn asked<'a>(cx: &Context<'a>) -> Option<&'a Collect> {
     cx.action?.collect.as_ref()
 }
 
-fn collection(cx: &Context<'_>, collect: &Collect, pod: &Pod) -> Collection {
-    Collection {
+fn start(cx: &Context<'_>, key: TaskKey, collect: &Collect, artifacts: Vec<Artifact>) -> Effect {
+    let collection = Collection {
         custody: cx.custody(&collect.store_ref),
         timeout: collect.timeout.get(),
-        artifacts: artifacts::wanted(collect, pod, cx.agents.is_some(), cx.may_exec),
+        artifacts,
         agents: cx.agents.map(|agents| agents.namespace.clone()),
-    }
+    };
+    let work = Work::Collection(Box::new(collection));
+    Effect::Start { object: target::object(cx.target, Kind::Pod), key, work }
 }
 
 const COLLECTED: &str = "Collected";
@@ -180,7 +191,10 @@ fn judge(cx: &Context<'_>, report: &CollectionReport) -> Assessment {
     let (outcome, reason, message) = match trouble {
         Some(trouble) => {
             let outcome = if done == 0 { Outcome::Failed } else { Outcome::Partial };
-            let folder = format!("{said}, and their folder is not sealed, which it says itself: {trouble}{lack}");
+            let folder = match &evidence.url {
+                Some(_) => format!("{said}, and their folder is not sealed, which it says itself: {trouble}{lack}"),
+                None => format!("{said}, and no folder was opened: {trouble}{lack}"),
+            };
             (outcome, if *cancelled { CANCELLED } else { NOT_SEALED }, folder)
         }
         None if *cancelled => (Outcome::Partial, CANCELLED, format!("ended by the deletion: {said}{lack}")),
@@ -191,16 +205,8 @@ fn judge(cx: &Context<'_>, report: &CollectionReport) -> Assessment {
     Assessment { outcome, reason, message, evidence: Some(evidence.clone()), ..Assessment::default() }
 }
 
-/// Nothing can be read of it any more, and another instance's folder says what it is.
+/// Nothing can be read of it any more.
 fn gone(cx: &Context<'_>) -> Assessment {
     let message = format!("{} is gone: there is nothing left to collect", describe(cx.target));
     Assessment { outcome: Outcome::Failed, reason: GONE, message, ..Assessment::default() }
-}
-
-fn unfinished(cx: &Context<'_>) -> Assessment {
-    let message = format!(
-        "the operator was restarted, and the response deleted before it went on collecting of {}: the folder says that it is unfinished",
-        describe(cx.target)
-    );
-    Assessment { outcome: Outcome::Partial, reason: CANCELLED, message, ..Assessment::default() }
 }

@@ -208,6 +208,7 @@ impl Effect {
             Self::Put { .. } => "Put",
             Self::Delete { .. } => "Delete",
             Self::Start { work: Work::Command(_), .. } => "Run",
+            Self::Start { work: Work::Seal(_), .. } => "SealOutputs",
             Self::Start { work: Work::Collection(_), .. } => "Collect",
             Self::Start { work: Work::Release(_), .. } => "RecordRelease",
             Self::Stop { .. } => "Stop",

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use tourniquet_api::{Action, ActionStatus, Outcome, PinnedTarget, Residual, Run, TargetResult, Verb};
 
-use self::report::{NOT_BEGUN, STORING, UNDONE, judge, judge_undo, keep, unknown, unknown_undo};
+use self::report::{NOT_BEGUN, STORING, UNDONE, judge, judge_undo, keep, lost};
 pub(crate) use self::stored::is_storing;
 use crate::action::{Act, Assessment, Context, Plan, Undo, is_decided};
 use crate::effect::{Effect, Kind};
@@ -75,14 +75,18 @@ impl Act for RunCommand {
         }
         let key = cx.task(false);
         let seen = cx.world.task(&key)?;
-        if seen.state.is_some() || begun.is_some_and(|by| by != seen.instance) {
+        if begun.is_some_and(|by| by != seen.instance) {
+            plan.effects.extend(stored::taken_over(cx, run)?);
+            return Ok(plan);
+        }
+        if seen.state.is_some() {
             return Ok(plan);
         }
         match container(cx, run)? {
             Ok(container) => {
                 plan.changes.push(task::journal(BEGUN, &seen.instance));
                 let custody = run.store_ref.as_ref().map(|store| Box::new(cx.custody(store)));
-                plan.effects.push(start(cx, key, &container, run, &run.command, custody));
+                plan.effects.push(start(cx, key, command(cx, container, run, &run.command, custody)));
             }
             Err(why) if begun.is_none() => plan.residual.push(cannot(cx, why)),
             Err(_) => {}
@@ -116,7 +120,7 @@ impl Act for RunCommand {
                 Ok(_) => Assessment::default(),
             },
             Some(TaskState::Ended(TaskReport::Collection(_) | TaskReport::Release(_))) | None => {
-                stored::lost(cx).unwrap_or_else(|| unknown(cx.target, program))
+                judge(cx.target, program, run, &stored::left(cx, run))
             }
         })
     }
@@ -154,12 +158,14 @@ impl Act for RunCommand {
                 }
                 // No report of a command is none.
                 Some(TaskState::Ended(TaskReport::Collection(_) | TaskReport::Release(_))) | None => {
-                    undo.settled = Some(stored::lost(cx).unwrap_or_else(|| unknown(cx.target, program)));
+                    undo.settled = Some(judge(cx.target, program, run, &stored::left(cx, run)));
+                    undo.effects.extend(stored::taken_over(cx, run)?);
                 }
             }
             reason = undo.settled.as_ref().map_or(reason, |settled| settled.reason);
         } else if let Some(kept) = keep(cx.before).filter(|_| stored::is_storing(Some(before))) {
             undo.settled = Some(stored::since(cx, kept)?);
+            undo.effects.extend(stored::taken_over(cx, run)?);
         }
         if cx.deleted {
             stored::end(cx, &mut undo)?;
@@ -179,21 +185,19 @@ impl Act for RunCommand {
             Some(TaskState::Ended(TaskReport::Command(report))) => {
                 undo.settled = with_outputs(judge_undo(cx.target, undoes, run, report), undo.settled);
             }
-            None if begun.is_some_and(|by| by != seen.instance) => {
-                undo.settled = with_outputs(unknown_undo(cx.target, undoes), undo.settled);
-            }
-            // No report of a command is none.
-            Some(TaskState::Ended(TaskReport::Collection(_) | TaskReport::Release(_))) => {
-                undo.settled = with_outputs(unknown_undo(cx.target, undoes), undo.settled);
-            }
             // What is not there any more has nothing left to undo.
-            None => {
+            None if begun.is_none_or(|by| by == seen.instance) => {
                 if let Ok(container) = container(cx, run)? {
                     if begun.is_none() {
                         undo.changes.push(task::journal(UNDO_BEGUN, &seen.instance));
                     }
-                    undo.effects.push(start(cx, key, &container, run, &takes_back.command, None));
+                    undo.effects.push(start(cx, key, command(cx, container, run, &takes_back.command, None)));
                 }
+            }
+            // No report of a command is none.
+            Some(TaskState::Ended(TaskReport::Collection(_) | TaskReport::Release(_))) | None => {
+                let lost = judge_undo(cx.target, undoes, run, &lost(cx.world.now));
+                undo.settled = with_outputs(lost, undo.settled);
             }
         }
         Ok(undo)
@@ -214,24 +218,26 @@ fn with_outputs(undone: Assessment, of_the_command: Option<Assessment>) -> Optio
     Some(Assessment { run: of_the_command.and_then(|settled| settled.run), ..undone })
 }
 
-fn start(
+fn start(cx: &Context<'_>, key: TaskKey, command: Command) -> Effect {
+    Effect::Start { object: target::object(cx.target, Kind::Pod), key, work: Work::Command(command) }
+}
+
+fn command(
     cx: &Context<'_>,
-    key: TaskKey,
-    container: &Pinned,
+    container: Pinned,
     run: &Run,
     argv: &[String],
     custody: Option<Box<Custody>>,
-) -> Effect {
-    let command = Command {
-        container: container.name.clone(),
-        container_id: container.id.clone(),
+) -> Command {
+    Command {
+        container: container.name,
+        container_id: container.id,
         argv: argv.to_vec(),
         timeout: run.timeout.get(),
         tail: TAIL.min(ROOM / cx.outputs.max(1)),
         custody,
         limit: STORED,
-    };
-    Effect::Start { object: target::object(cx.target, Kind::Pod), key, work: Work::Command(command) }
+    }
 }
 
 /// A container that was pinned and runs.

@@ -22,10 +22,12 @@ pub struct TaskKey {
 }
 
 /// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Work {
     /// Run a command in a container.
     Command(Command),
+    /// Seal what another instance of the operator was storing of a command's outputs.
+    Seal(Box<Seal>),
     /// Collect what can be read from a pod.
     Collection(Box<Collection>),
     /// Add to the folders of a response that it was released.
@@ -49,9 +51,30 @@ impl Work {
                 let names: Vec<&str> = collection.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
                 json!({ "store": collection.custody.store, "artifacts": names }).to_string()
             }
+            Self::Seal(seal) => json!({ "store": seal.command.custody.as_ref().map(|custody| &custody.store) }).to_string(),
             Self::Release(release) => json!({ "folders": release.folders.len() }).to_string(),
         }
     }
+
+    /// How far it has come when it is begun.
+    #[must_use]
+    pub fn so_far(&self) -> Option<Progress> {
+        match self {
+            Self::Seal(seal) => {
+                Some(Progress { command: Some(Box::new(seal.report.clone())), ..Progress::default() })
+            }
+            Self::Command(_) | Self::Collection(_) | Self::Release(_) => None,
+        }
+    }
+}
+
+/// The outputs of a command that another instance of the operator had begun. Nothing is run for them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seal {
+    /// The command, with where its outputs go.
+    pub command: Command,
+    /// What is known of it.
+    pub report: CommandReport,
 }
 
 /// A command in a container.
@@ -95,7 +118,7 @@ pub struct Collection {
     pub custody: Custody,
     /// How long it may take in all.
     pub timeout: Duration,
-    /// What to collect, in this order: what is lost first comes first.
+    /// What to collect, in this order: what is lost first comes first. Nothing: what another instance of the operator has stored is sealed as it is.
     pub artifacts: Vec<Artifact>,
     /// The agents' namespace, where there are agents.
     pub agents: Option<String>,

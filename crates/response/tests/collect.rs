@@ -168,6 +168,30 @@ fn a_restart_after_the_release_finishes_it_too() {
 }
 
 #[test]
+fn what_was_stored_before_a_restart_is_sealed_when_there_is_nothing_more_to_collect() {
+    for deleted in [false, true] {
+        let mut stage = a_pod();
+        stage.respond("alert", json!([collect(json!({}))]));
+        stage.restart();
+        if deleted {
+            stage.delete("alert");
+        } else {
+            stage.gone = true;
+        }
+        stage.settle("alert").unwrap();
+        assert_eq!(stage.begun.len(), 2);
+        let Work::Collection(collection) = &stage.begun[1].1 else { panic!("{:?}", stage.begun) };
+        assert!(collection.artifacts.is_empty(), "nothing is collected: {collection:?}");
+        assert!(stage.responses.contains_key("alert"), "it waits for the seal");
+        ends(&mut stage, &sealed(3, 5));
+        assert_eq!(stage.responses.contains_key("alert"), !deleted);
+        if !deleted {
+            assert_eq!(stage.outcome("alert", "collect"), "Partial/CollectedInPart");
+        }
+    }
+}
+
+#[test]
 fn a_deletion_ends_it_and_what_was_received_is_sealed() {
     for released_before in [false, true] {
         let mut stage = a_pod();

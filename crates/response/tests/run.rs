@@ -441,9 +441,13 @@ fn the_undo_command_waits_for_no_outputs_and_what_became_of_them_is_said_beside_
 }
 
 #[test]
-fn an_operator_that_is_killed_while_it_stores_outputs_runs_nothing_again_and_says_that_they_are_not_stored() {
+fn the_operator_killed_while_it_stores_outputs_its_next_instance_seals_them_and_runs_nothing_again() {
     for released in [false, true] {
-        for (code, says) in [(0, "Partial/OutputsNotStored"), (3, "Failed/CommandFailed")] {
+        for (code, becomes, says) in [
+            (0, Outputs::Incomplete, "Partial/OutputsNotStored"),
+            (0, Outputs::Stored, "Done/CommandSucceeded"),
+            (3, Outputs::NotStored, "Failed/CommandFailed"),
+        ] {
             let mut stage = a_pod();
             stage.respond("alert", run_and_store());
             is_storing(&mut stage, &Ended::Exited(code));
@@ -453,11 +457,40 @@ fn an_operator_that_is_killed_while_it_stores_outputs_runs_nothing_again_and_say
             }
             stage.restart();
             stage.settle("alert").unwrap();
-            assert_eq!(stage.begun.len(), 1);
+            let (of, Work::Seal(seal)) = &stage.begun[1] else { panic!("{:?}", stage.begun) };
+            assert_eq!((of, seal.command.container_id.as_str()), (&stage.begun[0].0, "containerd://one"));
+            assert_eq!(seal.report.ended, Ended::Exited(code), "that was known");
+            assert_eq!(outputs(&stage), Some(Outputs::Storing));
+            are(&mut stage, &Ended::Exited(code), becomes);
             assert_eq!(stage.outcome("alert", "run"), says);
-            assert_eq!(outputs(&stage), Some(Outputs::NotStored));
             let result = stage.action("alert", "run").results.remove(0).run.unwrap();
-            assert_eq!(result.exit_code, Some(code), "that was known");
+            assert_eq!((result.exit_code, result.outputs), (Some(code), Some(becomes)));
+            stage.restart();
+            stage.settle("alert").unwrap();
+            assert_eq!(stage.begun.len(), 2, "and that is that");
+        }
+    }
+}
+
+#[test]
+fn of_a_command_that_was_under_way_when_the_operator_was_killed_the_folder_is_sealed_too() {
+    for deleted in [false, true] {
+        let mut stage = a_pod();
+        stage.respond("alert", run_and_store());
+        stage.restart();
+        if deleted {
+            stage.delete("alert");
+        }
+        stage.settle("alert").unwrap();
+        let Work::Seal(seal) = &stage.begun[1].1 else { panic!("{:?}", stage.begun) };
+        assert!(matches!(seal.report.ended, Ended::Lost(_)), "{seal:?}");
+        assert!(stage.responses.contains_key("alert"), "a deletion waits for it");
+        assert_eq!((stage.outcome("alert", "run").as_str(), outputs(&stage)), ("Unknown/CommandUnknown", Some(Outputs::Storing)));
+        let ended = seal.report.ended.clone();
+        are(&mut stage, &ended, Outputs::Incomplete);
+        assert_eq!(stage.responses.contains_key("alert"), !deleted);
+        if !deleted {
+            assert_eq!((stage.outcome("alert", "run").as_str(), outputs(&stage)), ("Unknown/CommandUnknown", Some(Outputs::Incomplete)));
         }
     }
 }

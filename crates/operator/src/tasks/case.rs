@@ -58,11 +58,36 @@ impl Case<'_> {
         deadline: Instant,
         end: &CancellationToken,
     ) -> Result<(Folder, Facts), String> {
+        let began = self.began(began);
+        self.tried(async || self.try_to_open(&planned, &began).await, deadline, end).await
+    }
+
+    /// The same with the folder that another instance of the operator has opened; none, when there is none.
+    pub(super) async fn reopen(
+        &self,
+        began: &str,
+        deadline: Instant,
+        end: &CancellationToken,
+    ) -> Result<Option<(Folder, Facts)>, String> {
+        let began = self.began(began);
+        self.tried(async || self.try_to_reopen(&began).await, deadline, end).await
+    }
+
+    fn began(&self, what: &str) -> Deed {
+        Deed { at: Timestamp::now(), what: format!("action {} {what}", self.key.action) }
+    }
+
+    /// Tries until it succeeds, the time is over, or it is told to end.
+    async fn tried<T>(
+        &self,
+        attempt: impl AsyncFn() -> Result<T, String>,
+        deadline: Instant,
+        end: &CancellationToken,
+    ) -> Result<T, String> {
         let mut last = "its time was over before it began".to_owned();
-        let began = Deed { at: Timestamp::now(), what: format!("action {} {began}", self.key.action) };
         loop {
             let tried = tokio::select! {
-                tried = timeout_at(deadline, self.try_to_open(&planned, &began)) => tried,
+                tried = timeout_at(deadline, attempt()) => tried,
                 () = end.cancelled() => return Err(self.trouble().unwrap_or(last)),
             };
             match tried {
@@ -89,10 +114,22 @@ impl Case<'_> {
         let open = self.stores.tried_by(&self.custody.store, Instant::now() + AGAIN).await;
         let open = open.map_err(|error| error.to_string())?;
         let facts = facts::of(self, open.outcome.as_ref().ok(), began).await;
-        let place = place(self.cluster_name, self.key, &self.custody.response, &self.object.name);
+        let place = self.place();
         let opening = Opening { opened_at: Timestamp::now(), facts: facts.clone(), planned: planned.to_vec() };
         let folder = Folder::open(&open.store, &place, &opening).await.map_err(|trouble| trouble.to_string())?;
         Ok((folder, facts))
+    }
+
+    async fn try_to_reopen(&self, began: &Deed) -> Result<Option<(Folder, Facts)>, String> {
+        let open = self.stores.tried_by(&self.custody.store, Instant::now() + AGAIN).await;
+        let open = open.map_err(|error| error.to_string())?;
+        let folder = Folder::resume(&open.store, &self.place()).await.map_err(|trouble| trouble.to_string())?;
+        let Some(folder) = folder else { return Ok(None) };
+        Ok(Some((folder, facts::of(self, open.outcome.as_ref().ok(), began).await)))
+    }
+
+    fn place(&self) -> Place {
+        place(self.cluster_name, self.key, &self.custody.response, &self.object.name)
     }
 
     /// Seals it, with what was done to the target meanwhile. Also when it was told to end: what was received is worth a seal.

@@ -6,14 +6,14 @@ mod sources;
 
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, pending};
 use futures::{FutureExt, StreamExt, stream};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tourniquet_api::EvidenceResult;
 use tourniquet_cluster::ContainerRef;
-use tourniquet_evidence::folder::{Bounds, Folder, Outcome, safe_path};
+use tourniquet_evidence::folder::{Bounds, Facts, Folder, Outcome, safe_path};
 use tourniquet_response::{Artifact, Collection, CollectionReport, ObjectRef, Progress};
 use tracing::info;
 
@@ -43,6 +43,9 @@ impl Collecting<'_> {
     /// Collects. However it ends, that is what the report says.
     pub(super) async fn run(&self) -> CollectionReport {
         let deadline = Instant::now() + self.collection.timeout;
+        if self.collection.artifacts.is_empty() {
+            return Box::pin(self.finish(deadline)).await;
+        }
         let mut evidence = EvidenceResult {
             artifacts_total: i32::try_from(self.collection.artifacts.len()).unwrap_or(i32::MAX),
             ..EvidenceResult::default()
@@ -56,8 +59,47 @@ impl Collecting<'_> {
         };
         evidence.url = Some(folder.url());
         let missing = self.fill(&folder, deadline, &mut evidence).await;
+        self.seal(&folder, facts, evidence, missing, deadline).await
+    }
+
+    /// Seals what another instance of the operator has stored: the pod is gone, or the response deleted.
+    async fn finish(&self, deadline: Instant) -> CollectionReport {
+        let over = CancellationToken::new();
+        let hurried = async {
+            self.end.cancelled().await;
+            sleep(TO_SEAL / 2).await;
+            over.cancel();
+            pending::<()>().await;
+        };
+        let began = "went on after a restart of the operator, to seal what is stored";
+        let reopened = tokio::select! {
+            reopened = Box::pin(self.case.reopen(began, deadline, &over)) => reopened,
+            () = hurried => Err(String::new()),
+        };
+        let mut evidence = EvidenceResult::default();
+        let (folder, facts) = match reopened {
+            Ok(Some(reopened)) => reopened,
+            Ok(None) => {
+                let none = "the operator was restarted before anything was stored".to_owned();
+                return self.ended(evidence, Vec::new(), Some(none));
+            }
+            Err(trouble) => return self.ended(evidence, Vec::new(), Some(trouble)),
+        };
+        evidence.url = Some(folder.url());
+        let missing = vec!["what was not there yet when the operator was restarted".to_owned()];
+        self.seal(&folder, facts, evidence, missing, deadline).await
+    }
+
+    async fn seal(
+        &self,
+        folder: &Folder,
+        facts: Facts,
+        mut evidence: EvidenceResult,
+        missing: Vec<String>,
+        deadline: Instant,
+    ) -> CollectionReport {
         let until = if self.end.is_cancelled() { Instant::now() } else { deadline } + TO_SEAL;
-        match self.case.seal(&folder, facts, until).await {
+        match self.case.seal(folder, facts, until).await {
             Ok(sealed) => {
                 evidence.record_digest = Some(sealed.record_sha256);
                 evidence.artifacts_done = count(sealed.done);
@@ -163,5 +205,70 @@ fn container_of(object: &ObjectRef, container: &(String, String)) -> ContainerRe
         pod_uid: object.uid.clone().unwrap_or_default(),
         container: container.0.clone(),
         container_id: container.1.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tourniquet_evidence::folder::{ArtifactPlan, Source, SourceReport};
+
+    use super::super::tests::Lab;
+    use super::*;
+
+    async fn finish(lab: &Lab) -> CollectionReport {
+        let custody = lab.command.custody.as_deref().unwrap().clone();
+        let collection =
+            Collection { custody, timeout: Duration::from_secs(60), artifacts: Vec::new(), agents: None };
+        let collecting = Collecting {
+            case: lab.case(),
+            collection: &collection,
+            uploads: &Semaphore::new(1),
+            end: &lab.end,
+            report: lab.report(),
+        };
+        collecting.run().await
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_another_instance_has_stored_is_sealed_and_what_it_had_planned_is_said_to_be_missing() {
+        let lab = Lab::new("collect-finish").await;
+        let in_time = Instant::now() + Duration::from_secs(60);
+        let planned = ["processes.txt", "logs/web.log"].map(str::to_owned).to_vec();
+        let opened = lab.case().open(planned, "began to collect", in_time, &lab.end).await;
+        let plan = ArtifactPlan {
+            name: "processes.txt".to_owned(),
+            what: "processes".to_owned(),
+            source: Source::NodeAgent,
+            container: None,
+            argv: Vec::new(),
+        };
+        let bounds = Bounds { limit: 100, idle: IDLE, deadline: in_time, grace: TO_SEAL, cancel: CancellationToken::new() };
+        opened.unwrap().0.add(plan, &b"1 /bin/sh\n"[..], async { SourceReport::default() }, bounds).await;
+
+        let report = finish(&lab).await;
+        let CollectionReport { evidence, missing, trouble, .. } = report;
+        assert_eq!((evidence.artifacts_done, evidence.artifacts_total, trouble), (1, 2, None));
+        assert!(evidence.record_digest.is_some() && missing.len() == 1, "{missing:?}");
+        let record = lab.json("data/record.json").await;
+        assert_eq!((&record["complete"], &record["notCollected"][0]), (&false.into(), &"logs/web.log".into()));
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn where_nothing_was_stored_no_folder_is_made_of_nothing() {
+        let lab = Lab::new("collect-none").await;
+        let report = finish(&lab).await;
+        assert_eq!((report.evidence.url, report.evidence.record_digest), (None, None));
+        assert!(report.trouble.is_some_and(|why| why.contains("before anything was stored")));
+        assert!(lab.content("opened.json").await.is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_deletion_does_not_wait_long_for_a_store_that_is_down() {
+        let lab = Lab::down();
+        lab.end.cancel();
+        let began = Instant::now();
+        let report = finish(&lab).await;
+        assert!(report.trouble.is_some_and(|why| why.contains("127.0.0.1")) && report.cancelled);
+        assert!(began.elapsed() < TO_SEAL + Duration::from_secs(5));
     }
 }

@@ -19,10 +19,10 @@ use tokio_util::sync::CancellationToken;
 use tourniquet_api::{Outputs, RunResult};
 use tourniquet_cluster::{Cluster, ContainerRef, Output};
 use tourniquet_evidence::folder::{CommandFacts, SourceReport};
-use tourniquet_response::{Command, CommandReport, Ended, Progress};
+use tourniquet_response::{Command, CommandReport, Ended, Progress, Seal};
 
 use self::sink::Sink;
-use self::stored::{AFTERWARDS, Stored, Storing};
+use self::stored::{AFTERWARDS, Stored, Storing, finish};
 use self::tail::Tail;
 use super::Report;
 use super::case::{Case, TO_SEAL};
@@ -76,28 +76,13 @@ impl Running<'_> {
             let report = self.carry_out(begin, &mut tees).await;
             tees.iter_mut().filter_map(|tee| tee.sink.as_mut()).for_each(|sink| sink.end(said(&report.ended)));
             // It is not stored any more, when nobody hears it.
-            let _ = tell.send(self.facts(&report, started_at));
+            let _ = tell.send(facts(self.command, &report, Some((started_at, report.at))));
             report
         });
         let (report, stored) = match select(carrying, storing).await {
             Either::Left((report, storing)) => {
                 self.tell(&report);
-                let patiently = async {
-                    tokio::select! {
-                        () = sleep(AFTERWARDS) => {}
-                        () = async { self.end.cancelled().await; sleep(TO_SEAL / 2).await } => {}
-                    }
-                    over.cancel();
-                    sleep(TO_SEAL / 2).await;
-                };
-                let stored = match select(storing, Box::pin(patiently)).await {
-                    Either::Left((stored, _)) => stored,
-                    Either::Right(((), _)) => {
-                        let why = case.trouble().unwrap_or_else(|| "the store did not take them in time".to_owned());
-                        Stored { missing: vec![why], ..Stored::default() }
-                    }
-                };
-                (report, stored)
+                (report, patiently(case, storing, self.end, &over).await)
             }
             Either::Right((stored, carrying)) => (carrying.await, stored),
         };
@@ -109,23 +94,6 @@ impl Running<'_> {
         let mut report = report.clone();
         report.result.outputs = Some(Outputs::Storing);
         (self.report)(Progress { command: Some(Box::new(report)), ..Progress::default() });
-    }
-
-    fn facts(&self, report: &CommandReport, started_at: Timestamp) -> CommandFacts {
-        CommandFacts {
-            argv: self.command.argv.clone(),
-            container: self.command.container.clone(),
-            container_id: self.command.container_id.clone(),
-            started_at: Some(started_at),
-            ended_at: Some(report.at),
-            exit_code: exit_code(&report.ended),
-            ended: match &report.replaced {
-                Some(why) => {
-                    format!("{}; but {why} meanwhile: which container it ran in is not known", words(&report.ended))
-                }
-                None => words(&report.ended),
-            },
-        }
     }
 
     async fn carry_out<R: AsyncRead + Unpin, E: Future<Output = Ended>>(
@@ -187,6 +155,61 @@ impl Tee {
 }
 
 /// The report, with what became of the outputs.
+/// Seals what another instance of the operator was storing. However that ends, it is what the report says.
+pub(super) async fn seal(case: Option<&Case<'_>>, seal: &Seal, end: &CancellationToken) -> CommandReport {
+    let over = CancellationToken::new();
+    let stored = match case {
+        Some(case) => {
+            let known = facts(&seal.command, &seal.report, None);
+            patiently(case, Box::pin(finish(case, &seal.command, known, &over)), end, &over).await
+        }
+        None => Stored { missing: vec!["no store is known".to_owned()], ..Stored::default() },
+    };
+    with(seal.report.clone(), stored)
+}
+
+/// Waits for what is being stored: an outage is to lose nothing, and a deletion is not to wait for long.
+async fn patiently(
+    case: &Case<'_>,
+    storing: impl Future<Output = Stored> + Unpin,
+    end: &CancellationToken,
+    over: &CancellationToken,
+) -> Stored {
+    let patience = async {
+        tokio::select! {
+            () = sleep(AFTERWARDS) => {}
+            () = async { end.cancelled().await; sleep(TO_SEAL / 2).await } => {}
+        }
+        over.cancel();
+        sleep(TO_SEAL / 2).await;
+    };
+    match select(storing, Box::pin(patience)).await {
+        Either::Left((stored, _)) => stored,
+        Either::Right(((), _)) => {
+            let why = case.trouble().unwrap_or_else(|| "the store did not take them in time".to_owned());
+            Stored { missing: vec![why], ..Stored::default() }
+        }
+    }
+}
+
+/// What a record says of a command, with when it began and ended where that was seen.
+fn facts(command: &Command, report: &CommandReport, within: Option<(Timestamp, Timestamp)>) -> CommandFacts {
+    CommandFacts {
+        argv: command.argv.clone(),
+        container: command.container.clone(),
+        container_id: command.container_id.clone(),
+        started_at: within.map(|(from, _)| from),
+        ended_at: within.map(|(_, to)| to),
+        exit_code: exit_code(&report.ended),
+        ended: match &report.replaced {
+            Some(why) => {
+                format!("{}; but {why} meanwhile: which container it ran in is not known", words(&report.ended))
+            }
+            None => words(&report.ended),
+        },
+    }
+}
+
 fn with(mut report: CommandReport, stored: Stored) -> CommandReport {
     let Stored { url, digest, missing } = stored;
     report.result.outputs = Some(match (&digest, missing.is_empty()) {

@@ -1,5 +1,6 @@
 //! What may be said of a command.
 
+use jiff::Timestamp;
 use tourniquet_api::{Outcome, Outputs, PinnedTarget, Run, RunResult, TargetResult};
 
 use super::stored;
@@ -34,23 +35,31 @@ pub(super) fn keep(before: Option<&TargetResult>) -> Option<Assessment> {
     kept(before, known.into_iter().chain(NOT_BEGUN).chain(UNDONE), UNKNOWN)
 }
 
-/// What another instance of the operator had begun.
-pub(super) fn unknown(target: &PinnedTarget, program: &str) -> Assessment {
-    Assessment {
-        outcome: Outcome::Unknown,
-        reason: UNKNOWN,
-        message: format!(
-            "the operator was restarted while {program} was under way in {}: whether it ran, and how it ended, nobody can know, so it is not \
-             run again; look there, and create another response if it has to run",
-            describe(target)
-        ),
-        ..Assessment::default()
+/// What is known of one that another instance of the operator had begun.
+pub(super) fn lost(now: Timestamp) -> CommandReport {
+    CommandReport {
+        at: now,
+        ended: Ended::Lost("the operator was restarted".to_owned()),
+        result: RunResult::default(),
+        not_stored: None,
+        replaced: None,
     }
 }
 
-/// The same of the command that undoes it.
-pub(super) fn unknown_undo(target: &PinnedTarget, program: &str) -> Assessment {
-    Assessment { reason: UNDO_UNKNOWN, ..unknown(target, program) }
+/// What is known of one by what was written down of it.
+pub(super) fn by_record(now: Timestamp, before: &TargetResult) -> CommandReport {
+    let lost = lost(now);
+    let result = before.run.clone().unwrap_or_default();
+    let ended = match (result.exit_code, before.reason.as_deref()) {
+        (Some(code), _) => Ended::Exited(code),
+        (None, Some(TIMED_OUT)) => Ended::TimedOut,
+        (None, Some(CANCELLED)) => Ended::Cancelled,
+        (None, Some(NOT_STARTED)) => Ended::NotBegun("the response's status says why".to_owned()),
+        (None, _) => lost.ended.clone(),
+    };
+    let replaced = before.reason.as_deref() == Some(REPLACED);
+    let replaced = replaced.then(|| "the pod or the container was replaced".to_owned());
+    CommandReport { ended, result, replaced, ..lost }
 }
 
 /// What came of it.
@@ -73,7 +82,7 @@ pub(super) fn judge(target: &PinnedTarget, program: &str, run: &Run, report: &Co
             Outcome::Unknown,
             UNKNOWN,
             format!(
-                "the connection to {program} in {place} was lost ({why}): whether it ended, and how, nobody can know; it is not run again"
+                "the connection to {program} in {place} was lost ({why}): whether it ran, and how it ended, nobody can know, so it is not run again; look there, and create another response if it has to run"
             ),
         ),
         Ended::TimedOut => (

@@ -1,16 +1,18 @@
 //! What becomes of the outputs that are to be stored, beside what became of the command.
+//!
+//! What an instance of the operator was storing when it ended, the next one seals, with what of it has come to the store.
 
-use tourniquet_api::{Outcome, Outputs, RunResult, TargetResult};
+use tourniquet_api::{Outputs, PinnedTarget, Run, RunResult, TargetResult};
 
-use super::report::{NOT_STORED, STORING};
-use crate::action::{Assessment, Context, Undo};
+use super::report::{by_record, lost};
+use super::{BEGUN, Pinned, command};
+use crate::action::{Assessment, Context, Undo, is_decided};
 use crate::effect::{Effect, Kind};
 use crate::target::{self, describe};
-use crate::task::{CommandReport, Progress, TaskReport, TaskState};
+use crate::task::{self, CommandReport, Progress, Seal, TaskReport, TaskState, Work};
 use crate::world::Unread;
 
 const ON_THEIR_WAY: &str = "; its outputs are being stored";
-const LOST: &str = "; the operator was restarted while its outputs were being stored, and their folder says itself that it is unfinished";
 
 /// What is said of the outputs, at the end of what is said of the command.
 pub(super) fn said(report: &CommandReport) -> String {
@@ -35,30 +37,50 @@ pub(super) fn since(cx: &Context<'_>, decided: Assessment) -> Result<Assessment,
         return Ok(decided);
     };
     let (result, said) = match &cx.world.task(&cx.task(false))?.state {
-        Some(TaskState::Running { .. }) => return Ok(decided),
+        // Taken over by this instance, or about to be.
+        Some(TaskState::Running { .. }) | None => return Ok(decided),
         Some(TaskState::Ended(TaskReport::Command(report))) => {
             let RunResult { outputs, digest, url, .. } = report.result.clone();
             (RunResult { outputs, digest, url, ..before.clone() }, said(report))
         }
         // No report of a command is none.
-        Some(TaskState::Ended(TaskReport::Collection(_) | TaskReport::Release(_))) | None => {
-            (not_stored(before), LOST.to_owned())
-        }
+        Some(TaskState::Ended(TaskReport::Collection(_) | TaskReport::Release(_))) => return Ok(decided),
     };
     let message = replaced(&decided.message, &said);
     Ok(Assessment { run: Some(result), message, ..decided })
 }
 
-/// Of a command that has ended well, what another instance of the operator was storing.
-pub(super) fn lost(cx: &Context<'_>) -> Option<Assessment> {
-    let before = cx.before.filter(|before| before.reason.as_deref() == Some(STORING))?;
-    Some(Assessment {
-        outcome: Outcome::Partial,
-        reason: NOT_STORED,
-        message: replaced(before.message.as_deref().unwrap_or_default(), LOST),
-        run: before.run.as_ref().map(not_stored),
-        ..Assessment::default()
-    })
+/// What is known of a command that another instance of the operator had begun, and whose end nobody has decided.
+pub(super) fn left(cx: &Context<'_>, run: &Run) -> CommandReport {
+    let mut report = cx.before.map_or_else(|| lost(cx.world.now), |before| by_record(cx.world.now, before));
+    report.result.outputs = run.store_ref.as_ref().map(|_| Outputs::Storing);
+    report
+}
+
+/// What another instance was storing: the folder is sealed by this one. Nothing is run for that.
+pub(super) fn taken_over(cx: &Context<'_>, run: &Run) -> Result<Option<Effect>, Unread> {
+    let Some(store) = &run.store_ref else { return Ok(None) };
+    let key = cx.task(false);
+    let seen = cx.world.task(&key)?;
+    let by_another = task::begun(cx.before, BEGUN).is_some_and(|by| by != seen.instance);
+    let is_open = is_storing(cx.before) || !is_decided(cx.before);
+    if !by_another || !is_open || seen.state.is_some() {
+        return Ok(None);
+    }
+    let custody = Some(Box::new(cx.custody(store)));
+    let command = command(cx, pinned(cx.target, run), run, &run.command, custody);
+    let work = Work::Seal(Box::new(Seal { command, report: left(cx, run) }));
+    Ok(Some(Effect::Start { object: target::object(cx.target, Kind::Pod), key, work }))
+}
+
+/// The container that it was begun in, whatever has become of it.
+fn pinned(target: &PinnedTarget, run: &Run) -> Pinned {
+    let is_it = |name: &str| run.container.as_deref().is_none_or(|wanted| wanted == name);
+    let found = target.containers.iter().find(|container| is_it(&container.name));
+    Pinned {
+        name: found.map(|container| container.name.clone()).or_else(|| run.container.clone()).unwrap_or_default(),
+        id: found.and_then(|container| container.container_id.clone()).unwrap_or_default(),
+    }
 }
 
 /// Has what was received sealed, and waits for it: a deletion gives it a while.
@@ -74,10 +96,6 @@ pub(super) fn end(cx: &Context<'_>, undo: &mut Undo) -> Result<(), Unread> {
         }
     }
     Ok(())
-}
-
-fn not_stored(before: &RunResult) -> RunResult {
-    RunResult { outputs: Some(Outputs::NotStored), ..before.clone() }
 }
 
 /// The message with this in place of what was said while they were on their way.

@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tourniquet_evidence::folder::{
-    ArtifactPlan, ArtifactRecord, Bounds, CommandFacts, Facts, Folder, Outcome, Source, SourceReport,
+    ArtifactPlan, ArtifactRecord, Bounds, CommandFacts, Facts, Folder, Outcome, Source, SourceReport, State,
 };
 use tourniquet_response::Command;
 
@@ -49,8 +49,7 @@ impl Storing<'_> {
     /// Stores them. How the command ended is told when it has.
     pub(super) async fn run(self, outlets: [Outlet; 2], ended: oneshot::Receiver<CommandFacts>) -> Stored {
         let deadline = Instant::now() + self.command.timeout + AFTERWARDS;
-        let planned = NAMES.map(|(name, _)| name.to_owned()).to_vec();
-        let opened = Box::pin(self.case.open(planned, "began to run its command", deadline, self.over)).await;
+        let opened = Box::pin(self.case.open(planned(), "began to run its command", deadline, self.over)).await;
         let (folder, facts) = match opened {
             Ok(opened) => opened,
             Err(why) => return Stored { missing: vec![why], ..Stored::default() },
@@ -61,15 +60,8 @@ impl Storing<'_> {
             Box::pin(self.one(&folder, NAMES[1], stderr, deadline))
         );
         let command = ended.await.ok();
-        let url = Some(folder.url());
-        let mut missing: Vec<String> = [stdout, stderr].iter().filter_map(lack).collect();
-        match self.case.seal(&folder, Facts { command, ..facts }, Instant::now() + AFTERWARDS).await {
-            Ok(sealed) => Stored { url, digest: Some(sealed.record_sha256), missing },
-            Err(why) => {
-                missing.push(format!("their record ({why})"));
-                Stored { url, digest: None, missing }
-            }
-        }
+        let missing = [stdout, stderr].iter().filter_map(lack).collect();
+        sealed(self.case, &folder, Facts { command, ..facts }, missing).await
     }
 
     async fn one(
@@ -85,13 +77,7 @@ impl Storing<'_> {
         let _ = (&mut reader).take(HEAD).read_to_end(&mut head).await;
         // None is closed.
         let _permit = self.streams.acquire().await.ok();
-        let plan = ArtifactPlan {
-            name: name.to_owned(),
-            what: what.to_owned(),
-            source: Source::ContainerTools,
-            container: Some(self.command.container.clone()),
-            argv: self.command.argv.clone(),
-        };
+        let plan = plan(self.command, name, what);
         let bounds = Bounds {
             limit: self.command.limit,
             // The command may say nothing for as long as it runs.
@@ -107,6 +93,58 @@ impl Storing<'_> {
             })
         };
         Box::pin(folder.add(plan, Cursor::new(head).chain(reader), report, bounds)).await
+    }
+}
+
+/// Finishes what another instance of the operator was storing: what has come whole is in the folder, and of the rest it says why it is not.
+pub(super) async fn finish(
+    case: &Case<'_>,
+    command: &Command,
+    known: CommandFacts,
+    over: &CancellationToken,
+) -> Stored {
+    let deadline = Instant::now() + AFTERWARDS;
+    let began = "was taken over after a restart of the operator: its outputs are sealed as they are";
+    let (folder, facts) = match Box::pin(case.open(planned(), began, deadline, over)).await {
+        Ok(opened) => opened,
+        Err(why) => return Stored { missing: vec![why], ..Stored::default() },
+    };
+    let there = folder.artifacts().await;
+    let mut missing: Vec<String> = there.iter().filter_map(lack).collect();
+    let is_open = folder.state().await == State::Open;
+    for (name, what) in NAMES.into_iter().filter(|(name, _)| !there.iter().any(|found| found.plan.name == *name)) {
+        let why = "the operator was restarted before it was stored whole".to_owned();
+        missing.push(format!("{name} ({why})"));
+        // Otherwise the record that is there says what became of it.
+        if is_open {
+            folder.add_failed(plan(command, name, what), why).await;
+        }
+    }
+    sealed(case, &folder, Facts { command: Some(known), ..facts }, missing).await
+}
+
+pub(super) fn planned() -> Vec<String> {
+    NAMES.map(|(name, _)| name.to_owned()).to_vec()
+}
+
+pub(super) fn plan(command: &Command, name: &str, what: &str) -> ArtifactPlan {
+    ArtifactPlan {
+        name: name.to_owned(),
+        what: what.to_owned(),
+        source: Source::ContainerTools,
+        container: Some(command.container.clone()),
+        argv: command.argv.clone(),
+    }
+}
+
+async fn sealed(case: &Case<'_>, folder: &Folder, facts: Facts, mut missing: Vec<String>) -> Stored {
+    let url = Some(folder.url());
+    match case.seal(folder, facts, Instant::now() + AFTERWARDS).await {
+        Ok(sealed) => Stored { url, digest: Some(sealed.record_sha256), missing },
+        Err(why) => {
+            missing.push(format!("their record ({why})"));
+            Stored { url, digest: None, missing }
+        }
     }
 }
 

@@ -6,6 +6,8 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, repeat};
 use tokio::time::Instant;
 
+use tourniquet_evidence::folder::Bounds;
+
 use super::super::tests::Lab;
 use super::*;
 
@@ -186,4 +188,62 @@ async fn one_that_was_never_begun_wrote_nothing_and_its_record_says_so() {
     let report = run(&lab, ready(none)).await;
     assert_eq!(report.result.outputs, Some(Outputs::Stored), "{report:?}");
     assert_eq!(lab.json("data/record.json").await["command"]["ended"], "it was not begun: no such file");
+}
+
+/// What the status says of a command that ended with this exit code, and whose outputs were on their way.
+fn known(lab: &Lab, exit_code: Option<i32>) -> Seal {
+    let ended = exit_code.map_or_else(|| Ended::Lost("the operator was restarted".to_owned()), Ended::Exited);
+    let result = RunResult { exit_code, outputs: Some(Outputs::Storing), ..RunResult::default() };
+    let report = CommandReport { at: Timestamp::now(), ended, result, not_stored: None, replaced: None };
+    Seal { command: lab.command.clone(), report }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_another_instance_was_storing_is_sealed_with_what_has_come_whole() {
+    let lab = Lab::new("run-taken-over").await;
+    let case = lab.case();
+    let in_time = Instant::now() + Duration::from_secs(60);
+    let opened = case.open(stored::planned(), "began to run its command", in_time, &lab.end).await;
+    let plan = stored::plan(&lab.command, "stdout", "the standard output of the command");
+    let bounds = Bounds {
+        limit: 1000,
+        idle: Duration::from_secs(60),
+        deadline: in_time,
+        grace: Duration::from_secs(1),
+        cancel: CancellationToken::new(),
+    };
+    opened.unwrap().0.add(plan, &b"out\n"[..], async { SourceReport::default() }, bounds).await;
+
+    let report = seal(Some(&case), &known(&lab, Some(0)), &lab.end).await;
+    assert_eq!((report.result.exit_code, report.result.outputs), (Some(0), Some(Outputs::Incomplete)));
+    let lacks = "stderr (the operator was restarted before it was stored whole)";
+    assert_eq!(report.not_stored.as_deref(), Some(lacks));
+    let record = lab.json("data/record.json").await;
+    assert_eq!((&record["complete"], &record["command"]["exitCode"]), (&false.into(), &0.into()));
+    assert_eq!(artifact(&record, "stdout")["outcome"]["result"], "Done");
+    assert_eq!(artifact(&record, "stderr")["outcome"]["result"], "Failed");
+
+    let again = seal(Some(&case), &known(&lab, Some(0)), &lab.end).await;
+    assert_eq!(again.result.digest, report.result.digest, "it was sealed before, and stays what it is");
+    assert_eq!(again.not_stored.as_deref(), Some(lacks));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_one_whose_folder_nobody_had_opened_there_is_a_record_all_the_same() {
+    let lab = Lab::new("run-never-opened").await;
+    let report = seal(Some(&lab.case()), &known(&lab, None), &lab.end).await;
+    assert_eq!(report.result.outputs, Some(Outputs::Incomplete), "{report:?}");
+    let record = lab.json("data/record.json").await;
+    assert_eq!(record["command"]["ended"], "the connection to it was lost: the operator was restarted");
+    assert!(record["command"]["startedAt"].is_null() && record["command"]["exitCode"].is_null());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_waits_no_longer_for_that_than_for_anything_else() {
+    let lab = Lab::down();
+    let began = Instant::now();
+    lab.end.cancel();
+    let report = seal(Some(&lab.case()), &known(&lab, Some(0)), &lab.end).await;
+    assert_eq!(report.result.outputs, Some(Outputs::NotStored));
+    assert!(began.elapsed() < TO_SEAL + Duration::from_secs(5));
 }
