@@ -11,7 +11,7 @@ use kube::runtime::controller::Action;
 use tourniquet_api::{IncidentResponse, IncidentResponseStatus, names};
 use tourniquet_cluster::{Cluster, Written};
 use tourniquet_response::{
-    Effect, Failure, Note, ObjectRef, Observation, Pass, Phase, Read, Recent, Settings, Step, Told, World,
+    Effect, Failure, Note, ObjectRef, Observation, Pass, Phase, Read, Recent, Settings, Step, Told, World, finalizer_ahead,
     mark_unreadable, notes, notes_of_unreadable, pass, report_failures, undo_unreadable, unobservable,
 };
 use tracing::{Instrument, error, info, info_span, warn};
@@ -158,6 +158,8 @@ async fn reconcile_response(stored: &IncidentResponse, cx: &Context) -> Result<A
     // What is to be undone is somebody's service that does not run.
     let lets_go = stored.metadata.deletion_timestamp.is_some() || stored.spec.release == Some(true);
     let mut holds = stored.status.is_some() && !lets_go;
+    // Of a new one, what the watch told is read as well as anything: nothing is done before a status is written for this very version.
+    let mut told = Some(stored).filter(|stored| stored.status.is_none());
     for _ in 0..ROUNDS {
         let turn = if holds { cx.turns.take(&uid) } else { None };
         if holds && turn.is_none() {
@@ -165,7 +167,7 @@ async fn reconcile_response(stored: &IncidentResponse, cx: &Context) -> Result<A
         }
         holds = !lets_go;
         let mut notes = Vec::new();
-        let ended = round(stored, cx, &mut notes).await;
+        let ended = round(stored, told.take(), cx, &mut notes).await;
         if matches!(ended, Ok(Round::Stale)) {
             holds = false;
         } else {
@@ -191,11 +193,19 @@ enum Round {
 }
 
 /// Decides once, and carries it out.
-async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -> Result<Round, Error> {
+async fn round(
+    stored: &IncidentResponse,
+    told: Option<&IncidentResponse>,
+    cx: &Context,
+    notes: &mut Vec<Note>,
+) -> Result<Round, Error> {
     let (namespace, name) = (stored.namespace().unwrap_or_default(), stored.name_any());
     let uid = stored.uid().unwrap_or_default();
-    // Never from the cache: what authorizes an effect is what is stored now.
-    let current = cx.cluster.response(&namespace, &name).await?;
+    // Otherwise never from the cache: what authorizes an effect is what is stored now.
+    let current = match told {
+        Some(told) => Some(told.clone()),
+        None => cx.cluster.response(&namespace, &name).await?,
+    };
     let Some(mut response) = current.filter(|current| current.uid().as_deref() == Some(&uid)) else {
         cx.prober.watch(&uid, &[]);
         cx.tasks.forget(&uid);
@@ -205,7 +215,21 @@ async fn round(stored: &IncidentResponse, cx: &Context, notes: &mut Vec<Note>) -
         return Ok(Round::Ended(Action::await_change()));
     };
     cx.metrics.sees(&uid, &response);
-    let plan = match decide(&response, &uid, cx).await {
+    let decided = if finalizer_ahead(&response, &cx.settings) {
+        let finalizer = cx.cluster.set_finalizer(&response.metadata, true);
+        let (finalizer, decided) = futures::join!(finalizer, decide(&response, &uid, cx));
+        match finalizer? {
+            Written::Stale => return Ok(Round::Stale),
+            Written::Done(version) => {
+                response.metadata.resource_version = version;
+                response.metadata.finalizers.get_or_insert_default().push(names::FINALIZER.to_owned());
+            }
+        }
+        decided
+    } else {
+        decide(&response, &uid, cx).await
+    };
+    let plan = match decided {
         Ok(plan) => plan,
         Err(error) => {
             // What cannot be seen is said, like everything else: nobody may go on believing an old status.

@@ -44,7 +44,7 @@ pub use leftovers::{
     LEFTOVER_UNDONE, Leftovers, Orphan, Remnant, Standing, Traces, carries_trace, leftovers, name_on_node,
     vanished_in_force,
 };
-pub use pass::{Failure, Pass, Phase, Step, pass, peer};
+pub use pass::{Failure, Pass, Phase, Step, finalizer_ahead, pass, peer};
 pub use power::{POWER_OFF, Power};
 pub use rbac::{rbac_rules, rbac_rules_of};
 pub use receipt::{Grant, Grants, Looked, Neighbour, Neighbours};

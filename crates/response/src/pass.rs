@@ -78,7 +78,8 @@ pub struct Failure {
     pub message: String,
 }
 
-/// What one look comes to. The order for whoever carries it out: status, finalizer, steps, and look again if there were any.
+/// What one look comes to. The order for whoever carries it out: status, finalizer, steps, and look again if there were any. The finalizer of a new response can
+/// come first ([`finalizer_ahead`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pass {
     /// Where the response is.
@@ -261,6 +262,18 @@ impl Look<'_> {
         }
         self.world.require(reads)
     }
+}
+
+/// Whether the finalizer goes on a response while it is still looked at whether it is carried out: that look takes as long as this write, so nothing waits for
+/// it afterwards. Where it is refused in the end, the finalizer is taken off again. A dry run touches nothing, not even a finalizer.
+#[must_use]
+pub fn finalizer_ahead(response: &IncidentResponse, settings: &Settings) -> bool {
+    let status = response.status.as_ref();
+    let is_new = status.is_none_or(|status| conditions::find(&status.conditions, "Accepted").is_none());
+    let has_one = response.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == names::FINALIZER);
+    let is_deleted = response.metadata.deletion_timestamp.is_some();
+    let is_dry = response.spec.dry_run || settings.blast_radius.plan_only || !settings.blast_radius.accept_new;
+    is_new && !has_one && !is_deleted && !is_dry
 }
 
 /// What other responses need to know of this one.

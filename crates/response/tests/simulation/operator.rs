@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use tourniquet_api::{IncidentResponse, IncidentResponseStatus, names};
-use tourniquet_response::{Failure, Pass, Phase, report_failures};
+use tourniquet_response::{Failure, Pass, Phase, finalizer_ahead, report_failures};
 
 use super::Sim;
 use super::api::Stale;
@@ -44,6 +44,8 @@ struct Run {
 
 #[derive(Clone)]
 enum Next {
+    /// The finalizer, while it is still being decided.
+    Ahead,
     Status,
     Finalizer,
     Step(usize, Vec<Failure>),
@@ -86,14 +88,16 @@ impl Operator {
         if same(&plan.status, &response) {
             sim.says_so_again(&response, looked);
         }
-        let run = Run { response, plan, looked, next: Next::Status };
-        self.schedule(name, run)
+        let run = Run { response, plan, looked, next: Next::Ahead };
+        self.schedule(sim, name, run)
     }
 
     /// Keeps a run whose next write is needed; skips the writes that are not.
-    fn schedule(&mut self, name: &str, mut run: Run) -> Progress {
+    fn schedule(&mut self, sim: &Sim, name: &str, mut run: Run) -> Progress {
         loop {
             let next = match &run.next {
+                Next::Ahead if finalizer_ahead(&run.response, &sim.settings()) => break,
+                Next::Ahead => Next::Status,
                 Next::Status if !same(&run.plan.status, &run.response) => break,
                 Next::Status => Next::Finalizer,
                 Next::Finalizer if has_finalizer(&run.response) != run.plan.finalizer && !too_late(&run) => break,
@@ -110,18 +114,22 @@ impl Operator {
     fn write(&mut self, sim: &mut Sim, name: &str, mut run: Run) -> Progress {
         self.writes += 1;
         match run.next {
+            Next::Ahead => match sim.set_finalizer(&run.response, true) {
+                Ok(now) => self.schedule(sim, name, Run { response: now, next: Next::Status, ..run }),
+                Err(Stale) => Progress::Moved,
+            },
             Next::Status => match sim.write_status(&run.response, &run.plan.status, run.looked) {
-                Ok(now) => self.schedule(name, Run { response: now, next: Next::Finalizer, ..run }),
+                Ok(now) => self.schedule(sim, name, Run { response: now, next: Next::Finalizer, ..run }),
                 Err(Stale) => Progress::Moved,
             },
             Next::Finalizer => match sim.set_finalizer(&run.response, run.plan.finalizer) {
-                Ok(now) if run.plan.steps.is_empty() => self.schedule(name, Run { response: now, ..run }),
-                Ok(now) => self.schedule(name, Run { response: now, next: Next::Step(0, Vec::new()), ..run }),
+                Ok(now) if run.plan.steps.is_empty() => self.schedule(sim, name, Run { response: now, ..run }),
+                Ok(now) => self.schedule(sim, name, Run { response: now, next: Next::Step(0, Vec::new()), ..run }),
                 Err(Stale) => Progress::Moved,
             },
             Next::Step(at, failures) if at < run.plan.steps.len() => {
                 run.next = perform(sim, name, &run.plan, at, failures);
-                self.schedule(name, run)
+                self.schedule(sim, name, run)
             }
             Next::Step(_, failures) if !failures.is_empty() => {
                 let undoing = run.plan.phase == Phase::Releasing;
@@ -131,7 +139,7 @@ impl Operator {
             }
             Next::Step(..) | Next::Look => {
                 self.writes -= 1;
-                self.schedule(name, Run { next: Next::Look, ..run })
+                self.schedule(sim, name, Run { next: Next::Look, ..run })
             }
         }
     }

@@ -150,7 +150,7 @@ fn print_point(point: &Point) {
 
 fn print_steps(points: &[Point]) {
     println!(
-        "\nWhere it goes, medians of ours / of the same requests bare:\n\n| pods | responses in force | verb | response stored | status stored | finalizer stored | effect |\n|-|-|-|-|-|-|-|"
+        "\nWhere it goes, medians of ours / of the same requests bare:\n\n| pods | responses in force | verb | response stored | finalizer stored | status stored | effect |\n|-|-|-|-|-|-|-|"
     );
     for point in points {
         for (verb, figures) in &point.verbs {

@@ -1,9 +1,9 @@
 //! The floor: a bare client that makes the requests that nobody could leave out, one after the other, with nothing in between.
 //!
-//! Of what the operator does before its first effect, the laws demand: that the response is read by whoever hears of it, that its target is read (its UID
-//! is to be pinned), that the status that pins it is stored, then the finalizer, then the effect. The bare client makes these, with the
-//! status that the operator has written in the same round, on a copy of the API's definition that no operator watches: same schema, same
-//! rules. What the admission policy costs on create is left out of it.
+//! Of what the operator does before its first effect, the laws demand: that the finalizer is on the response, that its target is read (its UID is to be
+//! pinned), that the status that pins it is stored, then the effect. The bare client makes these, with the status that the operator has
+//! written in the same round, on a copy of the API's definition that no operator watches: same schema, same rules. What the admission policies
+//! cost is left out of it.
 
 use std::time::Duration;
 
@@ -66,15 +66,15 @@ impl Floor {
             "apiVersion": format!("{GROUP}/v1alpha1"), "kind": "IncidentResponse",
             "metadata": { "name": name }, "spec": verb.spec(&self.scenario, target, key),
         }))?;
-        self.copies.create(&PostParams::default(), &response).await?;
-        let mut stored = self.copies.get(name).await?;
-        verb.read(&self.scenario, target).await?;
-        stored.data["status"] = status.clone();
-        let stored = self.copies.replace_status(name, &PostParams::default(), &stored).await?;
+        let mut stored = self.copies.create(&PostParams::default(), &response).await?;
         let finalizer = json!({ "metadata": {
             "resourceVersion": stored.metadata.resource_version, "uid": stored.metadata.uid, "finalizers": [FINALIZER],
         }});
-        self.copies.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&finalizer)).await?;
+        let patched = self.copies.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&finalizer)).await?;
+        stored.metadata.resource_version = patched.metadata.resource_version;
+        verb.read(&self.scenario, target).await?;
+        stored.data["status"] = status.clone();
+        self.copies.replace_status(name, &PostParams::default(), &stored).await?;
         self.effect(key, verb, target).await
     }
 

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::figures::Figures;
 
 /// What is stored on the way, in this order.
-const STEPS: [&str; 3] = ["response", "status", "finalizer"];
+const STEPS: [&str; 3] = ["response", "finalizer", "status"];
 
 type Seen = Arc<Mutex<BTreeMap<(String, &'static str), Timestamp>>>;
 
@@ -75,7 +75,7 @@ async fn note(api: Api<DynamicObject>, seen: Seen) {
     while let Some(event) = events.next().await {
         if let Ok(Event::Apply(object) | Event::InitApply(object)) = event {
             let now = Timestamp::now();
-            let there = [true, object.data.get("status").is_some(), !object.finalizers().is_empty()];
+            let there = [true, !object.finalizers().is_empty(), object.data.get("status").is_some()];
             for (step, there) in STEPS.into_iter().zip(there) {
                 if there {
                     seen.lock().unwrap().entry((object.name_any(), step)).or_insert(now);
