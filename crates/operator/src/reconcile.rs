@@ -11,8 +11,8 @@ use kube::runtime::controller::Action;
 use tourniquet_api::{IncidentResponse, IncidentResponseStatus, names};
 use tourniquet_cluster::{Cluster, Written};
 use tourniquet_response::{
-    Effect, Failure, Note, ObjectRef, Observation, Pass, Phase, Read, Recent, Settings, Step, Told, World, finalizer_ahead,
-    mark_unreadable, notes, notes_of_unreadable, pass, report_failures, undo_unreadable, unobservable,
+    Effect, Failure, Note, ObjectRef, Observation, Pass, Phase, Read, Recent, Settings, Step, Told, World,
+    finalizer_ahead, mark_unreadable, notes, notes_of_unreadable, pass, report_failures, undo_unreadable, unobservable,
 };
 use tracing::{Instrument, error, info, info_span, warn};
 

@@ -6,7 +6,6 @@
 mod artifacts;
 
 use jiff::SignedDuration;
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use tourniquet_api::{Action, Collect, Outcome, Verb};
 
@@ -14,7 +13,7 @@ use crate::action::{Act, Assessment, Context, Plan, Undo, is_decided, kept};
 use crate::effect::{Effect, Kind};
 use crate::rbac::rule;
 use crate::target::{self, describe};
-use crate::task::{self, Collection, CollectionReport, TaskReport, TaskState, Work};
+use crate::task::{self, Artifact, Collection, CollectionReport, TaskKey, TaskReport, TaskState, Work};
 use crate::world::{Read, Unread};
 
 pub(crate) const COLLECT: CollectEvidence = CollectEvidence;
@@ -123,7 +122,10 @@ impl Act for CollectEvidence {
             None if task::begun(cx.before, BEGUN).is_some() => Assessment {
                 outcome: Outcome::Running,
                 reason: "Collecting",
-                message: format!("what was collected of {} before the operator was restarted is being sealed", describe(cx.target)),
+                message: format!(
+                    "what was collected of {} before the operator was restarted is being sealed",
+                    describe(cx.target)
+                ),
                 ..Assessment::default()
             },
             _ => gone(cx),
@@ -138,7 +140,9 @@ impl Act for CollectEvidence {
         let mut undo = Undo::default();
         let begun = task::begun(cx.before, BEGUN).is_some();
         // A release lets it finish.
-        let Some(collect) = asked(cx).filter(|_| cx.deleted && begun && !is_decided(cx.before)) else { return Ok(undo) };
+        let Some(collect) = asked(cx).filter(|_| cx.deleted && begun && !is_decided(cx.before)) else {
+            return Ok(undo);
+        };
         let key = cx.task(false);
         match &cx.world.task(&key)?.state {
             Some(TaskState::Running { ending: false, .. }) => {

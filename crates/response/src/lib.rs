@@ -52,8 +52,8 @@ pub use recent::Recent;
 pub use settings::{Agents, BlastRadius, Budget, Settings};
 pub use status::{report_failures, unobservable};
 pub use task::{
-    Artifact, Collection, CollectionReport, Command, CommandReport, Custody, Ended, FromOutside, Progress, Release, Seal,
-    ReleaseReport, ReleasedFolder, TaskKey, TaskReport, TaskSeen, TaskState, Way, Work,
+    Artifact, Collection, CollectionReport, Command, CommandReport, Custody, Ended, FromOutside, Progress, Release,
+    ReleaseReport, ReleasedFolder, Seal, TaskKey, TaskReport, TaskSeen, TaskState, Way, Work,
 };
 pub use told::Told;
 pub use unreadable::{Leftover, mark_unreadable, undo_unreadable};

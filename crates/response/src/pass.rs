@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use tourniquet_api::{Action, IncidentResponse, IncidentResponseStatus, Outcome, PinnedTarget, TargetResult};
+use tourniquet_api::{Action, IncidentResponse, IncidentResponseStatus, Outcome, PinnedTarget, TargetResult, names};
 
 pub(crate) use self::recorded::RELEASE_RECORDED;
 pub(crate) use self::results::Results;

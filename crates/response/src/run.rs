@@ -222,13 +222,7 @@ fn start(cx: &Context<'_>, key: TaskKey, command: Command) -> Effect {
     Effect::Start { object: target::object(cx.target, Kind::Pod), key, work: Work::Command(command) }
 }
 
-fn command(
-    cx: &Context<'_>,
-    container: Pinned,
-    run: &Run,
-    argv: &[String],
-    custody: Option<Box<Custody>>,
-) -> Command {
+fn command(cx: &Context<'_>, container: Pinned, run: &Run, argv: &[String], custody: Option<Box<Custody>>) -> Command {
     Command {
         container: container.name,
         container_id: container.id,

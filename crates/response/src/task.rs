@@ -51,7 +51,9 @@ impl Work {
                 let names: Vec<&str> = collection.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
                 json!({ "store": collection.custody.store, "artifacts": names }).to_string()
             }
-            Self::Seal(seal) => json!({ "store": seal.command.custody.as_ref().map(|custody| &custody.store) }).to_string(),
+            Self::Seal(seal) => {
+                json!({ "store": seal.command.custody.as_ref().map(|custody| &custody.store) }).to_string()
+            }
             Self::Release(release) => json!({ "folders": release.folders.len() }).to_string(),
         }
     }
@@ -60,9 +62,7 @@ impl Work {
     #[must_use]
     pub fn so_far(&self) -> Option<Progress> {
         match self {
-            Self::Seal(seal) => {
-                Some(Progress { command: Some(Box::new(seal.report.clone())), ..Progress::default() })
-            }
+            Self::Seal(seal) => Some(Progress { command: Some(Box::new(seal.report.clone())), ..Progress::default() }),
             Self::Command(_) | Self::Collection(_) | Self::Release(_) => None,
         }
     }

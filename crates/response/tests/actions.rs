@@ -6,8 +6,10 @@ mod fixtures;
 
 use fixtures::scene::a_pod_that_answers;
 use fixtures::stage::Stage;
-use fixtures::{condition, object, says};
+use fixtures::{condition, noon, object, says};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
+use tourniquet_response::finalizer_ahead;
 
 /// A label that somebody holds, and after it two that nobody does.
 fn held_first(on_failure: &str) -> Value {
@@ -53,8 +55,8 @@ fn with_stop_what_follows_waits_for_the_outcome_and_then_comes() {
     let mut stage = Stage::new("Node");
     let actions = json!([{ "label": { "set": { "incident": "4711" } }, "onFailure": "Stop" }, { "cordon": {} }]);
     stage.create("alert", actions);
-    // The first status, before anything is done.
-    stage.crash = Some((1, false));
+    // The finalizer and the first status, before anything is done.
+    stage.crash = Some((2, false));
     assert!(stage.settle("alert").is_err());
     assert_eq!(stage.outcome("alert", "cordon"), "Pending/WaitsForAction");
     stage.settle("alert").unwrap();
@@ -131,4 +133,33 @@ fn contained_is_about_the_isolation_whatever_became_of_the_rest() {
     assert!(says(&status, "Ready").starts_with("False/"));
     let contained = condition(&status, "Contained").unwrap();
     assert!(contained.message.starts_with("isolate: "), "{}", contained.message);
+}
+
+#[test]
+fn the_finalizer_of_a_new_response_is_there_before_it_is_decided_and_goes_when_it_is_refused() {
+    let mut stage = Stage::new("Pod");
+    stage.create("alert", json!([{ "cordon": {} }]));
+    assert!(finalizer_ahead(&stage.responses["alert"], &stage.settings));
+    stage.settle("alert").unwrap();
+    assert_eq!(says(&stage.status("alert"), "Accepted"), "False/VerbNotSupported");
+    assert!(!finalizer_ahead(&stage.responses["alert"], &stage.settings), "it is decided");
+    assert_eq!(stage.responses["alert"].metadata.finalizers, None);
+}
+
+#[test]
+fn where_nothing_is_to_be_touched_there_is_no_finalizer_ahead() {
+    let mut stage = Stage::new("Pod");
+    stage.create("alert", json!([{ "label": { "set": { "incident": "4711" } } }]));
+    let (new, settings) = (stage.responses["alert"].clone(), stage.settings.clone());
+    let mut dry = new.clone();
+    dry.spec.dry_run = true;
+    assert!(!finalizer_ahead(&dry, &settings));
+    let mut deleted = new.clone();
+    deleted.metadata.deletion_timestamp = Some(Time(noon()));
+    assert!(!finalizer_ahead(&deleted, &settings), "the API server takes none any more");
+    let mut plans = settings.clone();
+    plans.blast_radius.plan_only = true;
+    let mut accepts_none = settings;
+    accepts_none.blast_radius.accept_new = false;
+    assert!(!finalizer_ahead(&new, &plans) && !finalizer_ahead(&new, &accepts_none));
 }

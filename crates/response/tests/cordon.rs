@@ -80,8 +80,8 @@ fn the_last_place_of_the_operator_is_said_before() {
     let mut stage = Stage::new("Node");
     stage.other_nodes.clear();
     stage.create("alert", cordon());
-    // Nothing but the first status is written.
-    stage.crash = Some((1, false));
+    // Nothing but the finalizer and the first status is written.
+    stage.crash = Some((2, false));
     assert_eq!(stage.settle("alert"), Err(Crash));
     assert_eq!(codes(&stage, "alert"), ["NoPlaceForOperator", "CordonContainsNothing"]);
     stage.settle("alert").unwrap();

@@ -115,10 +115,10 @@ fn killed_at_any_write_the_operator_never_runs_it_twice_and_says_unknown_only_wh
 
 #[test]
 fn what_an_instance_has_written_down_and_not_begun_it_begins() {
-    // The status is stored, and the finalizer is not: somebody else has changed the response in between.
+    // The status is stored, and it did not come to the effect: somebody else has changed the response in between.
     let mut stage = a_pod();
     stage.create("alert", run(&["/bin/kill", "7"]));
-    stage.crash = Some((1, false));
+    stage.crash = Some((2, false));
     assert!(stage.settle("alert").is_err());
     stage.as_if_not_restarted();
     stage.settle("alert").unwrap();
@@ -150,7 +150,7 @@ fn nothing_is_run_where_the_container_is_not_what_was_meant() {
 fn a_container_that_was_restarted_before_it_began_is_another_container() {
     let mut stage = a_pod();
     stage.create("alert", run(&["/bin/true"]));
-    stage.crash = Some((0, true));
+    stage.crash = Some((1, true));
     assert!(stage.settle("alert").is_err(), "killed after it was accepted, and the container pinned");
     let pinned = stage.status("alert");
     if pinned.actions[0].results.is_empty() {
@@ -485,12 +485,18 @@ fn of_a_command_that_was_under_way_when_the_operator_was_killed_the_folder_is_se
         let Work::Seal(seal) = &stage.begun[1].1 else { panic!("{:?}", stage.begun) };
         assert!(matches!(seal.report.ended, Ended::Lost(_)), "{seal:?}");
         assert!(stage.responses.contains_key("alert"), "a deletion waits for it");
-        assert_eq!((stage.outcome("alert", "run").as_str(), outputs(&stage)), ("Unknown/CommandUnknown", Some(Outputs::Storing)));
+        assert_eq!(
+            (stage.outcome("alert", "run").as_str(), outputs(&stage)),
+            ("Unknown/CommandUnknown", Some(Outputs::Storing))
+        );
         let ended = seal.report.ended.clone();
         are(&mut stage, &ended, Outputs::Incomplete);
         assert_eq!(stage.responses.contains_key("alert"), !deleted);
         if !deleted {
-            assert_eq!((stage.outcome("alert", "run").as_str(), outputs(&stage)), ("Unknown/CommandUnknown", Some(Outputs::Incomplete)));
+            assert_eq!(
+                (stage.outcome("alert", "run").as_str(), outputs(&stage)),
+                ("Unknown/CommandUnknown", Some(Outputs::Incomplete))
+            );
         }
     }
 }

@@ -14,11 +14,14 @@ const SOON: Duration = Duration::from_secs(60);
 #[test]
 fn the_next_operator_seals_what_the_killed_one_was_storing() {
     scenario("crash-run-store", |s: Scenario| async move {
-        Exclusive::during(&s, Box::pin(async {
-            let seat = s.pod("operator-seat").await?;
-            while_it_runs(&s, &seat).await?;
-            after_its_end(&s, &seat).await
-        }))
+        Exclusive::during(
+            &s,
+            Box::pin(async {
+                let seat = s.pod("operator-seat").await?;
+                while_it_runs(&s, &seat).await?;
+                after_its_end(&s, &seat).await
+            }),
+        )
         .await
     });
 }

@@ -4,6 +4,8 @@ mod facts;
 
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use kube::runtime::reflector;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -59,7 +61,7 @@ impl Case<'_> {
         end: &CancellationToken,
     ) -> Result<(Folder, Facts), String> {
         let began = self.began(began);
-        self.tried(async || self.try_to_open(&planned, &began).await, deadline, end).await
+        self.tried(|| self.try_to_open(&planned, &began).boxed(), deadline, end).await
     }
 
     /// The same with the folder that another instance of the operator has opened; none, when there is none.
@@ -70,7 +72,7 @@ impl Case<'_> {
         end: &CancellationToken,
     ) -> Result<Option<(Folder, Facts)>, String> {
         let began = self.began(began);
-        self.tried(async || self.try_to_reopen(&began).await, deadline, end).await
+        self.tried(|| self.try_to_reopen(&began).boxed(), deadline, end).await
     }
 
     fn began(&self, what: &str) -> Deed {
@@ -78,9 +80,9 @@ impl Case<'_> {
     }
 
     /// Tries until it succeeds, the time is over, or it is told to end.
-    async fn tried<T>(
+    async fn tried<'a, T>(
         &self,
-        attempt: impl AsyncFn() -> Result<T, String>,
+        attempt: impl Fn() -> BoxFuture<'a, Result<T, String>>,
         deadline: Instant,
         end: &CancellationToken,
     ) -> Result<T, String> {

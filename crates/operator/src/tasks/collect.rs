@@ -217,8 +217,7 @@ mod tests {
 
     async fn finish(lab: &Lab) -> CollectionReport {
         let custody = lab.command.custody.as_deref().unwrap().clone();
-        let collection =
-            Collection { custody, timeout: Duration::from_secs(60), artifacts: Vec::new(), agents: None };
+        let collection = Collection { custody, timeout: Duration::from_secs(60), artifacts: Vec::new(), agents: None };
         let collecting = Collecting {
             case: lab.case(),
             collection: &collection,
@@ -242,7 +241,8 @@ mod tests {
             container: None,
             argv: Vec::new(),
         };
-        let bounds = Bounds { limit: 100, idle: IDLE, deadline: in_time, grace: TO_SEAL, cancel: CancellationToken::new() };
+        let bounds =
+            Bounds { limit: 100, idle: IDLE, deadline: in_time, grace: TO_SEAL, cancel: CancellationToken::new() };
         opened.unwrap().0.add(plan, &b"1 /bin/sh\n"[..], async { SourceReport::default() }, bounds).await;
 
         let report = finish(&lab).await;
