@@ -37,7 +37,7 @@ async fn run(s: &Scenario, name: &str, store: &TestStore, line: &str) -> Result<
 /// What became of it, once that is known of its outputs.
 async fn becomes(response: &TestResponse, wanted: (Outcome, &str, Outputs)) -> Result<RunResult> {
     until(&format!("{} is {wanted:?}", response.name), SOON * 3, async || {
-        let action = response.action("run").await?;
+        let Some(action) = response.first_action().await? else { return Ok(None) };
         let run = action.results.first().and_then(|result| result.run.clone()).unwrap_or_default();
         let now = (action.outcome, action.reason.as_deref().unwrap_or_default(), run.outputs);
         Ok((now == (wanted.0, wanted.1, Some(wanted.2))).then_some(run))
