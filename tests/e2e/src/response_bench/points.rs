@@ -72,7 +72,7 @@ impl Bench<'_> {
         let seen = self.effects.of(&verb.mark(&response.uid, &ours), LIMIT).await?;
         figures.add(OURS, response.asked, seen);
         response.becomes_because("Accepted", "Accepted", LIMIT).await?;
-        self.steps.add_to(figures, OURS, &response.name, response.asked, seen)?;
+        self.steps.add_to(figures, OURS, &response.name, response.asked, seen).await?;
         let stored = serde_json::to_value(response.get().await?.status.context("a response without a status")?)?;
         response.delete().await?;
         response.gone(LIMIT).await?;
@@ -88,7 +88,7 @@ impl Bench<'_> {
             let seen = self.effects.of(&verb.mark_of_floor(&name), LIMIT).await?;
             figures.add(kind, asked, seen);
             if all {
-                self.steps.add_to(figures, FLOOR, &name, asked, seen)?;
+                self.steps.add_to(figures, FLOOR, &name, asked, seen).await?;
             }
             self.floor.undo(&name, &name, verb, target).await?;
         }

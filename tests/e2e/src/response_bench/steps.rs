@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use futures::StreamExt;
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -16,6 +17,9 @@ use super::figures::Figures;
 
 /// What is stored on the way, in this order.
 const STEPS: [&str; 3] = ["response", "finalizer", "status"];
+
+/// A watch takes milliseconds.
+const TOLD: Duration = Duration::from_secs(10);
 
 type Seen = Arc<Mutex<BTreeMap<(String, &'static str), Timestamp>>>;
 
@@ -40,7 +44,7 @@ impl Steps {
     }
 
     /// Adds what each step of this response took: from asking for it over all that was stored to its effect.
-    pub fn add_to(
+    pub async fn add_to(
         &self,
         figures: &mut Figures,
         whose: &str,
@@ -50,8 +54,11 @@ impl Steps {
     ) -> Result<()> {
         let mut from = asked;
         for step in STEPS {
-            let at = self.seen.lock().unwrap().get(&(name.to_owned(), step)).copied();
-            let at = at.with_context(|| format!("no watch has seen the {step} of {name}"))?;
+            // The effect is seen by another watch, which can be faster.
+            let at = crate::until(&format!("the {step} of {name} is seen"), TOLD, async || {
+                Ok(self.seen.lock().unwrap().get(&(name.to_owned(), step)).copied())
+            })
+            .await?;
             figures.add(&label(whose, step), from, at);
             from = at;
         }
