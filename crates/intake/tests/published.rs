@@ -86,6 +86,22 @@ fn each_resource_is_what_azure_publishes_of_its_type() {
 }
 
 #[test]
+fn each_button_leads_to_a_template_of_this_project() {
+    let raw = env!("CARGO_PKG_REPOSITORY").replace("https://github.com/", "https://raw.githubusercontent.com/");
+    let mut led = Vec::new();
+    for path in ["deploy/azure", "deploy/azure/direct"] {
+        let text = fs::read_to_string(folder("../..").join(path).join("README.md")).unwrap();
+        for button in text.split("https://portal.azure.com/#create/Microsoft.Template/uri/").skip(1) {
+            let address = button.split(')').next().unwrap().replace("%3A", ":").replace("%2F", "/");
+            let template = address.strip_prefix(&format!("{raw}/main/")).unwrap_or_else(|| panic!("{address}"));
+            assert!(read(&folder("../..").join(template))["resources"].is_array(), "{template}");
+            led.push(template.to_owned());
+        }
+    }
+    assert_eq!(led.len(), templates().len(), "{led:?}");
+}
+
+#[test]
 fn what_azure_does_not_take_is_found() {
     let storage = read(&folder("../../deploy/azure/storage.json"));
     let mut account = storage["resources"][0].clone();

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use crate::{
     cluster::{self, Handle, Network, base},
-    install::{self, Images, NAMESPACE, Place},
+    install::{self, Image, Images, NAMESPACE, Place},
     least_privilege::Asked,
     test::{phase, tests},
     transcript::Count,
@@ -53,6 +53,10 @@ impl Program {
             || self.wants_agents()
     }
 
+    fn wants_intake(&self) -> bool {
+        self.name.contains("intake")
+    }
+
     /// Whether it has a test of which the name contains this.
     fn has(&self, filter: &str) -> Result<bool> {
         let output = Command::new(&self.path).args(["--list", filter]).output();
@@ -65,6 +69,8 @@ impl Program {
 struct Tests<'a> {
     programs: Vec<Program>,
     traffic: PathBuf,
+    /// The intake's, where one of them installs it.
+    intake: Option<Image>,
     filter: Option<&'a str>,
 }
 
@@ -145,7 +151,8 @@ impl<'a> Tests<'a> {
         if programs.is_empty() {
             bail!("there are no such end-to-end tests");
         }
-        Ok(Self { programs, traffic: install::build_traffic()?, filter })
+        let intake = programs.iter().any(Program::wants_intake).then(install::build_intake).transpose()?;
+        Ok(Self { programs, traffic: install::build_traffic()?, intake, filter })
     }
 
     fn of(&self, network: Network, agents: bool) -> impl Iterator<Item = &Program> {
@@ -163,10 +170,17 @@ impl<'a> Tests<'a> {
                 continue;
             }
             install::install_on(handle, images, agents, &[])?;
+            let intake = self.intake.as_ref().filter(|_| self.of(network, agents).any(Program::wants_intake));
+            if let Some(intake) = intake {
+                handle.load(&intake.archive)?;
+            }
             let what = if agents { "agents" } else { "policies only" };
             count += phase(&format!("end-to-end tests, network {network}, {what}"), || {
                 self.run(self.of(network, agents), &place, |program| {
-                    place.program(&program.path, network, agents, &self.traffic, Some(&images.operator))
+                    let mut command =
+                        place.program(&program.path, network, agents, &self.traffic, Some(&images.operator))?;
+                    command.envs(intake.map(|intake| ("TOURNIQUET_INTAKE", &intake.reference)));
+                    Ok(command)
                 })
             })?;
         }

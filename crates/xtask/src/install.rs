@@ -1,4 +1,4 @@
-//! The operator's image, and the chart in a cluster.
+//! The images, and the chart in a cluster.
 
 use std::{
     ffi::OsString,
@@ -50,23 +50,42 @@ pub struct Images {
 /// # Errors
 /// When one does not build, or its image is larger than 20 MiB.
 pub fn build_images() -> Result<Images> {
+    let step = Step::start("Building operator and agent (static, release)");
+    let programs = build(&["operator", "agent"])?;
+    let (operator, operator_size) = image(&programs, "operator", UNPRIVILEGED)?;
+    let (agent, agent_size) = image(&programs, "agent", "0:0")?;
+    step.done_with(format_args!("images of {} and {} MiB", mebibytes(operator_size), mebibytes(agent_size)));
+    Ok(Images { operator, agent })
+}
+
+/// The same of the intake, which few installations have.
+///
+/// # Errors
+/// When it does not build, or its image is larger than 20 MiB.
+pub fn build_intake() -> Result<Image> {
+    let step = Step::start("Building the intake (static, release)");
+    let (intake, size) = image(&build(&["intake"])?, "intake", UNPRIVILEGED)?;
+    step.done_with(format_args!("an image of {} MiB", mebibytes(size)));
+    Ok(intake)
+}
+
+/// Who operator and intake are in their containers.
+const UNPRIVILEGED: &str = "65532:65532";
+
+/// The folder with these programs, built.
+fn build(names: &[&str]) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     fs::create_dir_all(base().join("images"))?;
-    let step = Step::start("Building operator and agent (static, release)");
     let mut cargo = Command::new("cargo");
     cargo.env(FLAGS, flags()?);
     cargo
         .args(["build", "--release", "--locked", "--target", &target])
-        .args(["--package", "tourniquet-operator", "--package", "tourniquet-agent"])
+        .args(names.iter().map(|name| format!("--package=tourniquet-{name}")))
         .current_dir(workspace())
         // ring's C needs no C library, so the machine's own compiler serves and no musl toolchain has to be there.
         .env(format!("CC_{}", target.replace('-', "_")), "gcc");
     run_logged(&mut cargo, &base().join("images.log"), "the images do not build", "correct what the log names")?;
-    let programs = target_folder().join(&target).join("release");
-    let (operator, operator_size) = image(&programs, "operator", "65532:65532")?;
-    let (agent, agent_size) = image(&programs, "agent", "0:0")?;
-    step.done_with(format_args!("images of {} and {} MiB", mebibytes(operator_size), mebibytes(agent_size)));
-    Ok(Images { operator, agent })
+    Ok(target_folder().join(&target).join("release"))
 }
 
 /// Cargo's own way to tell flags of the compiler apart. What is in it goes before whatever flags the user has set elsewhere: they would make another program.

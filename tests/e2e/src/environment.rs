@@ -20,6 +20,8 @@ pub struct Environment {
     pub traffic: PathBuf,
     /// The operator's own program. Absent on a cluster that is not ours: run beside it, the operator could not reach the pods.
     pub operator: Option<PathBuf>,
+    /// The intake's image; only where a test installs it.
+    pub intake: Option<String>,
     /// Whether the operator works with agents.
     pub agents: bool,
     /// Where the kubelet finds pods that are files; only on a cluster that is ours.
@@ -47,6 +49,7 @@ impl Environment {
             traffic: path("TOURNIQUET_TRAFFIC")
                 .context("TOURNIQUET_TRAFFIC is not set; run this through cargo xtask")?,
             operator: path("TOURNIQUET_OPERATOR"),
+            intake: std::env::var("TOURNIQUET_INTAKE").ok(),
             agents: path("TOURNIQUET_AGENTS").is_some(),
             static_pods: path("TOURNIQUET_STATIC_PODS"),
             audit_log: path("TOURNIQUET_AUDIT_LOG"),

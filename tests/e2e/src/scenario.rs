@@ -116,6 +116,16 @@ impl Scenario {
         self.feed(&["apply", "--filename", "-"], manifests).await
     }
 
+    /// Creates what these manifests say, each in the namespace that it names.
+    pub async fn create_text(&self, manifests: &str) -> Result<()> {
+        self.feed(&["create", "--filename", "-"], manifests).await
+    }
+
+    /// Deletes what these manifests name, and waits until it is gone.
+    pub async fn delete_text(&self, manifests: &str) -> Result<()> {
+        self.feed(&["delete", "--wait", "--ignore-not-found", "--filename", "-"], manifests).await
+    }
+
     /// `kubectl` with these arguments, which reads this from its standard input.
     pub(crate) async fn feed(&self, args: &[&str], input: &str) -> Result<()> {
         use tokio::io::AsyncWriteExt;

@@ -263,6 +263,23 @@ pub(crate) const CASES: &[Case] = &[
         ..NONE
     },
     Case {
+        name: "an intake without an identity, by shared access signatures, behind a proxy of its own authority",
+        upon: INTAKE_SET,
+        set: &[
+            "intake.workloadIdentity.clientID=",
+            "intake.sas.secretRef=intake-sas",
+            "intake.caBundle=-----BEGIN CERTIFICATE-----",
+        ],
+        has: &[INTAKE, "ConfigMap tourniquet-system/tourniquet-intake"],
+        says: &[
+            "{name: TOURNIQUET_INTAKE_QUEUE_SAS_FILE, value: /etc/tourniquet/sas/queue}",
+            "{name: sas, secret: {secretName: \"intake-sas\"}}",
+            "{name: TOURNIQUET_INTAKE_CA_FILE, value: /etc/tourniquet/ca/ca.crt}",
+        ],
+        omits: &["azure.workload.identity"],
+        ..NONE
+    },
+    Case {
         name: "an intake that collects and runs approved commands",
         upon: INTAKE_SET,
         set: &[
