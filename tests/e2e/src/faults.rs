@@ -8,8 +8,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
 use http::{HeaderMap, Method, StatusCode, Uri};
 use serde_json::json;
 
@@ -20,6 +21,10 @@ const HANGS_FOR: Duration = Duration::from_secs(20);
 /// The same request of another response may be on its way while the first one is turned away.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 const SLOW: Duration = Duration::from_millis(700);
+/// So long a watch is open before it has expired.
+const OPEN_FOR: Duration = Duration::from_secs(2);
+/// Of the watches that an operator begins with, the one that expires. It has ten.
+const EXPIRES: u32 = 4;
 
 /// What happens to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +37,8 @@ pub enum Fault {
     Unavailable,
     /// 410: the list or the watch goes on from where nobody knows any more.
     Expired,
+    /// 410 in a watch that is open, as the API server says it when what it has kept for the watch is gone: an event among the others.
+    ExpiredLater,
     /// The connection is cut before anything was done.
     CutBefore,
     /// It was done, and the connection is cut before the answer is whole.
@@ -45,7 +52,7 @@ pub enum Fault {
 impl Fault {
     /// Whether the API server does what was asked.
     pub(crate) const fn is_done(self) -> bool {
-        matches!(self, Self::CutAfter | Self::Slow | Self::Hangs)
+        matches!(self, Self::ExpiredLater | Self::CutAfter | Self::Slow | Self::Hangs)
     }
 }
 
@@ -60,6 +67,7 @@ struct State {
     /// When requests were told not to come again, and until when.
     not_before: HashMap<String, (Instant, Instant)>,
     early: Vec<String>,
+    watches: u32,
 }
 
 impl Faults {
@@ -71,7 +79,7 @@ impl Faults {
         };
         println!("the API server fails as TOURNIQUET_SEED={seed} says");
         let random = fastrand::Rng::with_seed(seed);
-        let state = State { random, met: BTreeMap::new(), not_before: HashMap::new(), early: Vec::new() };
+        let state = State { random, met: BTreeMap::new(), not_before: HashMap::new(), early: Vec::new(), watches: 0 };
         Ok(Self { state: Mutex::new(state) })
     }
 
@@ -86,11 +94,14 @@ impl Faults {
             let (after, left) = (now - at, until - now);
             state.early.push(format!("{request} came again after {after:?}, {left:?} too early"));
         }
-        if state.random.usize(..ONE_IN) != 0 {
+        state.watches += u32::from(watches);
+        let expires = watches && state.watches == EXPIRES;
+        if !expires && state.random.usize(..ONE_IN) != 0 {
             return None;
         }
         let is_list = method == Method::GET && (watches || uri.query().is_some());
         let fault = match state.random.u8(..16) {
+            _ if expires => Fault::ExpiredLater,
             0..4 => Fault::TooMany(state.random.u64(2..=3)),
             4..6 => Fault::Internal,
             6..8 => Fault::Unavailable,
@@ -108,6 +119,7 @@ impl Faults {
             Fault::Internal => "Internal",
             Fault::Unavailable => "Unavailable",
             Fault::Expired => "Expired",
+            Fault::ExpiredLater => "ExpiredLater",
             Fault::CutBefore => "CutBefore",
             Fault::CutAfter => "CutAfter",
             Fault::Slow => "Slow",
@@ -124,7 +136,7 @@ impl Faults {
 
     /// Whether every fault was met.
     pub fn were_all_met(&self) -> bool {
-        self.met().len() == 8
+        self.met().len() == 9
     }
 
     /// Fails when a request came again sooner than it was told to.
@@ -142,6 +154,10 @@ pub(crate) async fn suffer(fault: Fault, answer: Option<Response>) -> Response {
         let body = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason, "code": code.as_u16() });
         (code, [(http::header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
     };
+    let gone = || {
+        let status = json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "too old resource version", "reason": "Expired", "code": 410 });
+        format!("{}\n", json!({ "type": "ERROR", "object": status }))
+    };
     let whole = || answer.unwrap_or_else(|| StatusCode::BAD_GATEWAY.into_response());
     match fault {
         // As priority and fairness writes it: the seconds in the header, and no Status.
@@ -153,6 +169,12 @@ pub(crate) async fn suffer(fault: Fault, answer: Option<Response>) -> Response {
         Fault::Internal => status(StatusCode::INTERNAL_SERVER_ERROR, "InternalError"),
         Fault::Unavailable => status(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable"),
         Fault::Expired => status(StatusCode::GONE, "Expired"),
+        Fault::ExpiredLater => {
+            let (parts, body) = whole().into_parts();
+            let open = body.into_data_stream().take_until(tokio::time::sleep(OPEN_FOR));
+            let last = futures::stream::once(async move { Ok(Bytes::from(gone())) });
+            Response::from_parts(parts, Body::from_stream(open.chain(last)))
+        }
         // A body that fails ends the connection before the answer is whole.
         Fault::CutBefore | Fault::CutAfter => {
             let cut = futures::stream::once(async { Err::<&[u8], _>(std::io::Error::other("cut")) });

@@ -61,10 +61,11 @@ impl Case<'_> {
         end: &CancellationToken,
     ) -> Result<(Folder, Facts), String> {
         let began = self.began(began);
-        self.tried(|| self.try_to_open(&planned, &began).boxed(), deadline, end).await
+        self.tried(|| self.try_to_open(&planned, &began).boxed(), deadline, end.cancelled()).await
     }
 
-    /// The same with the folder that another instance of the operator has opened; none, when there is none.
+    /// The same with the folder that another instance of the operator has opened; none, when there is none. Told to end, it goes on for a while: there is nothing
+    /// else to be done.
     pub(super) async fn reopen(
         &self,
         began: &str,
@@ -72,25 +73,30 @@ impl Case<'_> {
         end: &CancellationToken,
     ) -> Result<Option<(Folder, Facts)>, String> {
         let began = self.began(began);
-        self.tried(|| self.try_to_reopen(&began).boxed(), deadline, end).await
+        let given_up = async {
+            end.cancelled().await;
+            sleep(TO_SEAL / 2).await;
+        };
+        self.tried(|| self.try_to_reopen(&began).boxed(), deadline, given_up).await
     }
 
     fn began(&self, what: &str) -> Deed {
         Deed { at: Timestamp::now(), what: format!("action {} {what}", self.key.action) }
     }
 
-    /// Tries until it succeeds, the time is over, or it is told to end.
+    /// Tries until it succeeds, the time is over, or it is given up.
     async fn tried<'a, T>(
         &self,
         attempt: impl Fn() -> BoxFuture<'a, Result<T, String>>,
         deadline: Instant,
-        end: &CancellationToken,
+        given_up: impl Future<Output = ()>,
     ) -> Result<T, String> {
+        tokio::pin!(given_up);
         let mut last = "its time was over before it began".to_owned();
         loop {
             let tried = tokio::select! {
                 tried = timeout_at(deadline, attempt()) => tried,
-                () = end.cancelled() => return Err(self.trouble().unwrap_or(last)),
+                () = &mut given_up => return Err(self.trouble().unwrap_or(last)),
             };
             match tried {
                 Ok(Ok(opened)) => return Ok(opened),
@@ -107,7 +113,7 @@ impl Case<'_> {
             }
             tokio::select! {
                 () = sleep(AGAIN) => {}
-                () = end.cancelled() => return Err(last),
+                () = &mut given_up => return Err(last),
             }
         }
     }

@@ -6,10 +6,10 @@ mod sources;
 
 use std::time::Duration;
 
-use futures::future::{BoxFuture, pending};
+use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tourniquet_api::EvidenceResult;
 use tourniquet_cluster::ContainerRef;
@@ -64,18 +64,8 @@ impl Collecting<'_> {
 
     /// Seals what another instance of the operator has stored: the pod is gone, or the response deleted.
     async fn finish(&self, deadline: Instant) -> CollectionReport {
-        let over = CancellationToken::new();
-        let hurried = async {
-            self.end.cancelled().await;
-            sleep(TO_SEAL / 2).await;
-            over.cancel();
-            pending::<()>().await;
-        };
         let began = "went on after a restart of the operator, to seal what is stored";
-        let reopened = tokio::select! {
-            reopened = Box::pin(self.case.reopen(began, deadline, &over)) => reopened,
-            () = hurried => Err(String::new()),
-        };
+        let reopened = Box::pin(self.case.reopen(began, deadline, self.end)).await;
         let mut evidence = EvidenceResult::default();
         let (folder, facts) = match reopened {
             Ok(Some(reopened)) => reopened,
