@@ -179,10 +179,7 @@ async fn proof(s: &Scenario) -> Result<()> {
 
     let refused = ask(s, "collect", "collect", &pod).await?;
     ensure!(refused["state"] == "Refused", "{refused}");
-    ensure!(
-        refused["comment"].as_str().is_some_and(|comment| comment.contains("the cluster refused it")),
-        "{refused}"
-    );
+    ensure!(refused["comment"].as_str().is_some_and(|comment| comment.contains("the cluster refused it")), "{refused}");
     may_nothing_else(s, &pod, &response).await?;
 
     let released = ask(s, "release", "release", &pod).await?;

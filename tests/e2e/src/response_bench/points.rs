@@ -1,5 +1,7 @@
 //! One response at a time, in a cluster with so many pods, beside so many responses in force.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -21,6 +23,9 @@ pub const OURS: &str = "created -> first effect";
 pub const FLOOR: &str = "floor: the same requests";
 /// The effect alone by a bare client.
 pub const BARE: &str = "floor: the effect alone";
+
+/// A thousand that are deleted at once take half a minute and more, most of it for lists of each other.
+const ALL_GONE: Duration = Duration::from_secs(180);
 
 /// What was measured with so many pods and responses.
 #[derive(Debug, Serialize)]
@@ -117,7 +122,7 @@ impl Bench<'_> {
         let deleted = stream::iter(responses).map(async |response| response.delete().await).buffered(BESIDE);
         deleted.try_collect::<Vec<_>>().await?;
         for response in responses {
-            response.gone(LIMIT).await?;
+            response.gone(ALL_GONE).await?;
         }
         Ok(())
     }
