@@ -149,7 +149,8 @@ impl Options {
         let read =
             |file: &PathBuf| std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
         let auth = |file: &Option<PathBuf>| match file {
-            Some(file) => read(file).map(|sas| Auth::Sas(SecretString::from(sas))),
+            // Whoever makes the Secret from a file has a line feed at its end.
+            Some(file) => read(file).map(|sas| Auth::Sas(SecretString::from(sas.trim()))),
             None => {
                 Ok(Auth::WorkloadIdentity { client_id: None, tenant_id: None, authority_host: None, token_file: None })
             }

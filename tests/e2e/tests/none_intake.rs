@@ -83,8 +83,11 @@ impl<'a> Intake<'a> {
             "intake.extraEnv[1].value=soc".to_owned(),
         ];
         let chart = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/tourniquet"));
+        // Of itself it asks no cluster for its version here, and takes an old one.
+        let version = s.env.client.apiserver_version().await?.git_version;
         let mut helm = tokio::process::Command::new("helm");
         helm.args(["template", "tourniquet", "--namespace", SYSTEM, "--show-only", "templates/intake.yaml"]).arg(chart);
+        helm.args(["--kube-version", &version]);
         helm.args(set.iter().flat_map(|set| ["--set", set]));
         let rendered = helm.output().await.context("cannot run helm")?;
         ensure!(rendered.status.success(), "{}", String::from_utf8_lossy(&rendered.stderr));
