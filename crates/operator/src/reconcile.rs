@@ -218,14 +218,16 @@ async fn round(
     let decided = if finalizer_ahead(&response, &cx.settings) {
         let finalizer = cx.cluster.set_finalizer(&response.metadata, true);
         let (finalizer, decided) = futures::join!(finalizer, decide(&response, &uid, cx));
-        match finalizer? {
-            Written::Stale => return Ok(Round::Stale),
-            Written::Done(version) => {
+        match finalizer {
+            Ok(Written::Stale) => return Ok(Round::Stale),
+            Ok(Written::Done(version)) => {
                 response.metadata.resource_version = version;
                 response.metadata.finalizers.get_or_insert_default().push(names::FINALIZER.to_owned());
+                decided
             }
+            // Without it nothing is done, and it is said why.
+            Err(error) => Err(error.into()),
         }
-        decided
     } else {
         decide(&response, &uid, cx).await
     };
