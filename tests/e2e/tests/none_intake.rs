@@ -14,11 +14,12 @@ use serde_json::{Value, json};
 use tourniquet_azurite::{Sas, queue_account};
 use tourniquet_e2e::people::Ask;
 use tourniquet_e2e::snapshot::{Snapshot, traces};
-use tourniquet_e2e::{RESPONSE_NAMESPACE, Scenario, TestPod, TestResponse, azurite, scenario, until};
+use tourniquet_e2e::{
+    OPERATOR_NAMESPACE, RESPONSE_NAMESPACE, Scenario, TestPod, TestResponse, azurite, scenario, until,
+};
 use tourniquet_intake::respond::INCIDENT_LABEL;
 
 const CLUSTER: &str = "/subscriptions/1/resourceGroups/rg/providers/Microsoft.ContainerService/managedClusters/aks";
-const SYSTEM: &str = "tourniquet-system";
 const INTAKE: &str = "tourniquet-intake";
 const SOON: Duration = Duration::from_secs(90);
 
@@ -86,7 +87,15 @@ impl<'a> Intake<'a> {
         // Of itself it asks no cluster for its version here, and takes an old one.
         let version = s.env.client.apiserver_version().await?.git_version;
         let mut helm = tokio::process::Command::new("helm");
-        helm.args(["template", "tourniquet", "--namespace", SYSTEM, "--show-only", "templates/intake.yaml"]).arg(chart);
+        helm.args([
+            "template",
+            "tourniquet",
+            "--namespace",
+            OPERATOR_NAMESPACE,
+            "--show-only",
+            "templates/intake.yaml",
+        ])
+        .arg(chart);
         helm.args(["--kube-version", &version]);
         helm.args(set.iter().flat_map(|set| ["--set", set]));
         let rendered = helm.output().await.context("cannot run helm")?;
@@ -95,7 +104,7 @@ impl<'a> Intake<'a> {
     }
 
     fn secrets(&self) -> Api<Secret> {
-        Api::namespaced(self.s.env.client.clone(), SYSTEM)
+        Api::namespaced(self.s.env.client.clone(), OPERATOR_NAMESPACE)
     }
 
     /// With the signatures that it reads.
@@ -107,7 +116,7 @@ impl<'a> Intake<'a> {
         }))?;
         self.secrets().create(&PostParams::default(), &secret).await?;
         self.s.create_text(&self.manifests).await?;
-        let deployments: Api<Deployment> = Api::namespaced(self.s.env.client.clone(), SYSTEM);
+        let deployments: Api<Deployment> = Api::namespaced(self.s.env.client.clone(), OPERATOR_NAMESPACE);
         until("the intake runs", SOON, async || {
             let status = deployments.get_status(INTAKE).await?.status.unwrap_or_default();
             Ok((status.ready_replicas == Some(1)).then_some(()))
@@ -124,7 +133,7 @@ impl<'a> Intake<'a> {
 
 /// Nothing of what a stolen token of it would be good for.
 async fn may_nothing_else(s: &Scenario, pod: &TestPod, response: &TestResponse) -> Result<()> {
-    let intake = s.signed_in(SYSTEM, INTAKE).await?;
+    let intake = s.signed_in(OPERATOR_NAMESPACE, INTAKE).await?;
     let responses = "/apis/tourniquet.dev/v1alpha1/namespaces";
     let mine = format!("{responses}/{RESPONSE_NAMESPACE}/incidentresponses/{}", response.name);
     ensure!(intake.asks(&Ask::get(&mine)).await?.code == 200, "it may read responses");
@@ -133,7 +142,7 @@ async fn may_nothing_else(s: &Scenario, pod: &TestPod, response: &TestResponse) 
         Ask::merge_patch(format!("{mine}/status"), json!({ "status": { "target": "none" } })),
         Ask::get(format!("{responses}/{}/incidentresponses", pod.namespace)),
         Ask::get(format!("/api/v1/namespaces/{}/pods", pod.namespace)),
-        Ask::get(format!("/api/v1/namespaces/{SYSTEM}/secrets")),
+        Ask::get(format!("/api/v1/namespaces/{OPERATOR_NAMESPACE}/secrets")),
         Ask::get("/api/v1/nodes"),
     ] {
         let said = intake.asks(&ask).await?;
@@ -156,7 +165,7 @@ fn a_message_isolates_the_pod_that_it_names_and_another_one_releases_it() {
         };
         let proven = proven.await;
         if proven.is_err() {
-            let log = ["--namespace", SYSTEM, "logs", "deployment/tourniquet-intake", "--tail=50"];
+            let log = ["--namespace", OPERATOR_NAMESPACE, "logs", "deployment/tourniquet-intake", "--tail=50"];
             println!("the intake's log:\n{}", s.env.kubectl_output(&log).await.unwrap_or_default());
         }
         intake.uninstall().await?;
