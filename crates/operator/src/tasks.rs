@@ -143,9 +143,8 @@ impl Tasks {
                     TaskReport::Command(Box::pin(running.run()).await)
                 }
                 Work::Seal(seal) => {
-                    let custody = seal.command.custody.as_deref();
-                    let case = custody.map(|custody| tasks.case(&object, &key, custody));
-                    TaskReport::Command(Box::pin(command::seal(case.as_ref(), &seal, &end)).await)
+                    let case = tasks.case(&object, &key, &seal.custody);
+                    TaskReport::Command(Box::pin(command::seal(&case, &seal, &end)).await)
                 }
                 Work::Release(release) => {
                     let recording = release::Recording {

@@ -51,9 +51,7 @@ impl Work {
                 let names: Vec<&str> = collection.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
                 json!({ "store": collection.custody.store, "artifacts": names }).to_string()
             }
-            Self::Seal(seal) => {
-                json!({ "store": seal.command.custody.as_ref().map(|custody| &custody.store) }).to_string()
-            }
+            Self::Seal(seal) => json!({ "store": seal.custody.store }).to_string(),
             Self::Release(release) => json!({ "folders": release.folders.len() }).to_string(),
         }
     }
@@ -71,8 +69,10 @@ impl Work {
 /// The outputs of a command that another instance of the operator had begun. Nothing is run for them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seal {
-    /// The command, with where its outputs go.
+    /// The command.
     pub command: Command,
+    /// Where its outputs go.
+    pub custody: Custody,
     /// What is known of it.
     pub report: CommandReport,
 }

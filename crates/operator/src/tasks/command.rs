@@ -156,15 +156,10 @@ impl Tee {
 
 /// The report, with what became of the outputs.
 /// Seals what another instance of the operator was storing. However that ends, it is what the report says.
-pub(super) async fn seal(case: Option<&Case<'_>>, seal: &Seal, end: &CancellationToken) -> CommandReport {
+pub(super) async fn seal(case: &Case<'_>, seal: &Seal, end: &CancellationToken) -> CommandReport {
     let over = CancellationToken::new();
-    let stored = match case {
-        Some(case) => {
-            let known = facts(&seal.command, &seal.report, None);
-            patiently(case, Box::pin(finish(case, &seal.command, known, &over)), end, &over).await
-        }
-        None => Stored { missing: vec!["no store is known".to_owned()], ..Stored::default() },
-    };
+    let known = facts(&seal.command, &seal.report, None);
+    let stored = patiently(case, Box::pin(finish(case, &seal.command, known, &over)), end, &over).await;
     with(seal.report.clone(), stored)
 }
 

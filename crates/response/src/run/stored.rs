@@ -67,9 +67,8 @@ pub(super) fn taken_over(cx: &Context<'_>, run: &Run) -> Result<Option<Effect>, 
     if !by_another || !is_open || seen.state.is_some() {
         return Ok(None);
     }
-    let custody = Some(Box::new(cx.custody(store)));
-    let command = command(cx, pinned(cx.target, run), run, &run.command, custody);
-    let work = Work::Seal(Box::new(Seal { command, report: left(cx, run) }));
+    let command = command(cx, pinned(cx.target, run), run, &run.command, None);
+    let work = Work::Seal(Box::new(Seal { command, custody: cx.custody(store), report: left(cx, run) }));
     Ok(Some(Effect::Start { object: target::object(cx.target, Kind::Pod), key, work }))
 }
 

@@ -195,7 +195,8 @@ fn known(lab: &Lab, exit_code: Option<i32>) -> Seal {
     let ended = exit_code.map_or_else(|| Ended::Lost("the operator was restarted".to_owned()), Ended::Exited);
     let result = RunResult { exit_code, outputs: Some(Outputs::Storing), ..RunResult::default() };
     let report = CommandReport { at: Timestamp::now(), ended, result, not_stored: None, replaced: None };
-    Seal { command: lab.command.clone(), report }
+    let custody = lab.command.custody.as_deref().unwrap().clone();
+    Seal { command: lab.command.clone(), custody, report }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -214,7 +215,7 @@ async fn what_another_instance_was_storing_is_sealed_with_what_has_come_whole() 
     };
     opened.unwrap().0.add(plan, &b"out\n"[..], async { SourceReport::default() }, bounds).await;
 
-    let report = seal(Some(&case), &known(&lab, Some(0)), &lab.end).await;
+    let report = seal(&case, &known(&lab, Some(0)), &lab.end).await;
     assert_eq!((report.result.exit_code, report.result.outputs), (Some(0), Some(Outputs::Incomplete)));
     let lacks = "stderr (the operator was restarted before it was stored whole)";
     assert_eq!(report.not_stored.as_deref(), Some(lacks));
@@ -223,7 +224,7 @@ async fn what_another_instance_was_storing_is_sealed_with_what_has_come_whole() 
     assert_eq!(artifact(&record, "stdout")["outcome"]["result"], "Done");
     assert_eq!(artifact(&record, "stderr")["outcome"]["result"], "Failed");
 
-    let again = seal(Some(&case), &known(&lab, Some(0)), &lab.end).await;
+    let again = seal(&case, &known(&lab, Some(0)), &lab.end).await;
     assert_eq!(again.result.digest, report.result.digest, "it was sealed before, and stays what it is");
     assert_eq!(again.not_stored.as_deref(), Some(lacks));
 }
@@ -231,7 +232,7 @@ async fn what_another_instance_was_storing_is_sealed_with_what_has_come_whole() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_one_whose_folder_nobody_had_opened_there_is_a_record_all_the_same() {
     let lab = Lab::new("run-never-opened").await;
-    let report = seal(Some(&lab.case()), &known(&lab, None), &lab.end).await;
+    let report = seal(&lab.case(), &known(&lab, None), &lab.end).await;
     assert_eq!(report.result.outputs, Some(Outputs::Incomplete), "{report:?}");
     let record = lab.json("data/record.json").await;
     assert_eq!(record["command"]["ended"], "the connection to it was lost: the operator was restarted");
@@ -243,7 +244,7 @@ async fn a_deletion_waits_no_longer_for_that_than_for_anything_else() {
     let lab = Lab::down();
     let began = Instant::now();
     lab.end.cancel();
-    let report = seal(Some(&lab.case()), &known(&lab, Some(0)), &lab.end).await;
+    let report = seal(&lab.case(), &known(&lab, Some(0)), &lab.end).await;
     assert_eq!(report.result.outputs, Some(Outputs::NotStored));
     assert!(began.elapsed() < TO_SEAL + Duration::from_secs(5));
 }
