@@ -32,7 +32,9 @@ use crate::{Connections, Probe, schema};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("self.pod == oldSelf.pod && self.nodeName == oldSelf.nodeName")
+    validation = Rule::new(
+        "has(self.pod) == has(oldSelf.pod) && (!has(self.pod) || self.pod == oldSelf.pod) && \
+         has(self.nodeName) == has(oldSelf.nodeName) && (!has(self.nodeName) || self.nodeName == oldSelf.nodeName)")
         .message("a containment is of one pod on one node: make another one")
 )]
 pub struct ContainmentSpec {

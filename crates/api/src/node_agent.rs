@@ -26,7 +26,9 @@ use crate::schema;
     printcolumn(name = "Started", type_ = "date", json_path = ".status.startedAt")
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.nodeName == oldSelf.nodeName").message("it is of one node"))]
+#[x_kube(validation = Rule::new(
+    "has(self.nodeName) == has(oldSelf.nodeName) && (!has(self.nodeName) || self.nodeName == oldSelf.nodeName)")
+    .message("it is of one node"))]
 pub struct NodeAgentSpec {
     /// The node.
     #[schemars(schema_with = "schema::subdomain")]

@@ -39,8 +39,9 @@ use crate::{Duration, IncidentResponseStatus};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    // `has` also of what is required: these rules run on every write to what is stored, and what is stored can be older
-    // than the schema. A rule that fails for want of a field would refuse our own status and finalizer.
+    // `has` also of what is required, in all rules: they run on every write to what is stored, and what is stored can be older than the
+    // schema. A rule that says no to what nobody changed is a warning then (KEP-4008), but one that fails for want of a field refuses the
+    // write all the same, be it our own status or finalizer (measured on 1.36: "no such key: actions evaluating rule").
     validation = Rule::new("has(self.target) == has(oldSelf.target) && (!has(self.target) || self.target == oldSelf.target)")
         .message("spec.target cannot change: delete this response and create another")
         .field_path(".target"),
@@ -59,12 +60,15 @@ use crate::{Duration, IncidentResponseStatus};
         .message("spec.dryRun cannot change: create another response without it to carry the plan out"),
     validation = Rule::new("!oldSelf.?release.orValue(false) || self.?release.orValue(false)")
         .message("spec.release is one way: create another response to contain the target again"),
-    validation = Rule::new("self.actions.all(a, !has(a.isolate) || !has(self.target.node))")
+    validation = Rule::new(
+        "!has(self.actions) || !has(self.target) || self.actions.all(a, !has(a.isolate) || !has(self.target.node))")
         .message("isolate acts on a pod, pods or a namespace: for a node, use cordon"),
-    validation = Rule::new("self.actions.all(a, !has(a.cordon) || has(self.target.node))")
+    validation = Rule::new(
+        "!has(self.actions) || !has(self.target) || self.actions.all(a, !has(a.cordon) || has(self.target.node))")
         .message("cordon acts on a node: name one in target.node"),
     validation = Rule::new(
-        "self.actions.all(a, !has(a.collect) && !has(a.run) || has(self.target.pod) || has(self.target.pods))")
+        "!has(self.actions) || !has(self.target) || \
+         self.actions.all(a, !has(a.collect) && !has(a.run) || has(self.target.pod) || has(self.target.pods))")
         .message("collect and run act on pods: name them in target.pod or target.pods")
 )]
 pub struct IncidentResponseSpec {
@@ -94,7 +98,8 @@ pub struct IncidentResponseSpec {
         "self.map(a, has(a.collect) && has(a.collect.files) ? size(a.collect.files) : 0).sum() <= 64")
         .message("a response collects at most 64 files in all: create a second response for the others"))]
     #[x_kube(validation = Rule::new(
-        "self.map(a, has(a.run) ? size(a.run.command) + (has(a.run.undo) ? size(a.run.undo.command) : 0) : 0).sum() <= 64")
+        "self.map(a, has(a.run) ? (has(a.run.command) ? size(a.run.command) : 0) + \
+         (has(a.run.undo) && has(a.run.undo.command) ? size(a.run.undo.command) : 0) : 0).sum() <= 64")
         .message("the commands of a response have at most 64 arguments in all: create a second response for the others"))]
     pub actions: Vec<Action>,
 
@@ -235,7 +240,7 @@ pub struct Selector {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new(
-    "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)")
+    "!has(self.operator) || (self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)")
     .message("In and NotIn need values; Exists and DoesNotExist take none"))]
 pub struct Requirement {
     /// The label's key.
@@ -371,7 +376,7 @@ pub struct Cordon {}
 /// Collect artifacts into an evidence store.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!self.headStart.matches('^[0-9hms]+$') || duration(self.headStart) <= duration('60s')")
+#[x_kube(validation = Rule::new("!has(self.headStart) || !self.headStart.matches('^[0-9hms]+$') || duration(self.headStart) <= duration('60s')")
     .message("headStart is at most 60s: collecting goes on beside what follows"))]
 pub struct Collect {
     /// The evidence store.

@@ -53,11 +53,11 @@ impl Cluster {
         written(result.map(Box::new), "write the status of", &response.metadata)
     }
 
-    /// Adds or removes our finalizer, if nobody changed the object since it was read. What is returned is its new version.
+    /// Adds or removes our finalizer, if nobody changed the object since it was read. What is returned is its metadata now.
     ///
     /// # Errors
     /// When the API server refuses.
-    pub async fn set_finalizer(&self, metadata: &ObjectMeta, wanted: bool) -> Result<Written<Option<String>>, Error> {
+    pub async fn set_finalizer(&self, metadata: &ObjectMeta, wanted: bool) -> Result<Written<Box<ObjectMeta>>, Error> {
         let mut finalizers = metadata.finalizers.clone().unwrap_or_default();
         finalizers.retain(|finalizer| finalizer != names::FINALIZER);
         if wanted {
@@ -73,7 +73,7 @@ impl Cluster {
             PatchParams { field_manager: Some(names::OPERATOR_MANAGER.to_owned()), ..PatchParams::default() };
         // Metadata only: the object may be one that cannot be read.
         let result = within(self.bare(namespace).patch_metadata(name, &parameters, &Patch::Merge(&patch))).await;
-        written(result.map(|patched| patched.metadata.resource_version), "set the finalizer of", metadata)
+        written(result.map(|patched| Box::new(patched.metadata)), "set the finalizer of", metadata)
     }
 
     /// A response as it is stored, also when it cannot be read as one; `None` when it is gone.

@@ -220,9 +220,8 @@ async fn round(
         let (finalizer, decided) = futures::join!(finalizer, decide(&response, &uid, cx));
         match finalizer {
             Ok(Written::Stale) => return Ok(Round::Stale),
-            Ok(Written::Done(version)) => {
-                response.metadata.resource_version = version;
-                response.metadata.finalizers.get_or_insert_default().push(names::FINALIZER.to_owned());
+            Ok(Written::Done(metadata)) => {
+                response.metadata = *metadata;
                 decided
             }
             // Without it nothing is done, and it is said why.
@@ -244,20 +243,17 @@ async fn round(
     };
     cx.prober.watch(&uid, &plan.watch);
 
+    if plan.finalizer_goes_first() && !keep_finalizer(&mut response, &plan, cx).await? {
+        return Ok(Round::Stale);
+    }
     if serialized(&plan.status) != serialized(&response.status.clone().unwrap_or_default()) {
         if !write(&mut response, &plan.status, cx, notes).await? {
             return Ok(Round::Stale);
         }
         report(&plan);
     }
-    let has_finalizer = response.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER);
-    // To an object that is being deleted the API server lets nobody add one: whoever took ours off, undo goes on.
-    let deleted = response.metadata.deletion_timestamp.is_some();
-    if has_finalizer != plan.finalizer && !(plan.finalizer && deleted) {
-        match cx.cluster.set_finalizer(&response.metadata, plan.finalizer).await? {
-            Written::Stale => return Ok(Round::Stale),
-            Written::Done(version) => response.metadata.resource_version = version,
-        }
+    if !keep_finalizer(&mut response, &plan, cx).await? {
+        return Ok(Round::Stale);
     }
     if plan.steps.is_empty() {
         let after = plan.again_after.map_or(AT_THE_LATEST, |after| {
@@ -295,6 +291,23 @@ async fn write(
     cx.known.written(response);
     cx.recent().written(response, jiff::Timestamp::now());
     Ok(true)
+}
+
+/// Puts the finalizer on, or takes it off. False when somebody changed the response since it was read.
+async fn keep_finalizer(response: &mut IncidentResponse, plan: &Pass, cx: &Context) -> Result<bool, Error> {
+    let has_finalizer = response.finalizers().iter().any(|finalizer| finalizer == names::FINALIZER);
+    // To an object that is being deleted the API server lets nobody add one: whoever took ours off, undo goes on.
+    let deleted = response.metadata.deletion_timestamp.is_some();
+    if has_finalizer == plan.finalizer || (plan.finalizer && deleted) {
+        return Ok(true);
+    }
+    match cx.cluster.set_finalizer(&response.metadata, plan.finalizer).await? {
+        Written::Stale => Ok(false),
+        Written::Done(metadata) => {
+            response.metadata = *metadata;
+            Ok(true)
+        }
+    }
 }
 
 /// Looks until there is enough to decide.

@@ -79,7 +79,7 @@ pub struct Failure {
 }
 
 /// What one look comes to. The order for whoever carries it out: status, finalizer, steps, and look again if there were any. The finalizer of a new response can
-/// come first ([`finalizer_ahead`]).
+/// come first ([`finalizer_ahead`]), and that of a refused one goes first ([`Pass::finalizer_goes_first`]).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pass {
     /// Where the response is.
@@ -94,6 +94,15 @@ pub struct Pass {
     pub watch: Vec<SocketAddr>,
     /// When to look again, when nothing else gives cause to.
     pub again_after: Option<SignedDuration>,
+}
+
+impl Pass {
+    /// Whether the finalizer is taken off before the status is written: of a refused response there is nothing to undo, and whoever reads that it
+    /// was refused finds that nobody holds it or writes to it any more.
+    #[must_use]
+    pub fn finalizer_goes_first(&self) -> bool {
+        self.phase == Phase::Refused && !self.finalizer
+    }
 }
 
 /// Decides what to do about a response.

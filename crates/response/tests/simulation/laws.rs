@@ -88,6 +88,8 @@ impl Laws {
     pub(crate) fn claimed(&mut self, response: &IncidentResponse, looked: Looked) {
         let uid = response.metadata.uid.clone().unwrap_or_default();
         let status = response.status.clone().unwrap_or_default();
+        let is_held = response.metadata.finalizers.iter().flatten().next().is_some();
+        assert!(!is_held || !says(&status, "Accepted").starts_with("False"), "said to be refused with its finalizer");
         self.pinned.extend(status.targets.iter().map(|target| target.uid.clone()));
         if isolates(response) {
             let namespaces = status.targets.iter().filter(|target| target.kind == Kind::Namespace.as_str());

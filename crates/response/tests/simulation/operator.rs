@@ -46,6 +46,8 @@ struct Run {
 enum Next {
     /// The finalizer, while it is still being decided.
     Ahead,
+    /// Of a refused one the finalizer, before it is said.
+    First,
     Status,
     Finalizer,
     Step(usize, Vec<Failure>),
@@ -97,7 +99,9 @@ impl Operator {
         loop {
             let next = match &run.next {
                 Next::Ahead if finalizer_ahead(&run.response, &sim.settings()) => break,
-                Next::Ahead => Next::Status,
+                Next::Ahead => Next::First,
+                Next::First if run.plan.finalizer_goes_first() && has_finalizer(&run.response) => break,
+                Next::First => Next::Status,
                 Next::Status if !same(&run.plan.status, &run.response) => break,
                 Next::Status => Next::Finalizer,
                 Next::Finalizer if has_finalizer(&run.response) != run.plan.finalizer && !too_late(&run) => break,
@@ -115,6 +119,10 @@ impl Operator {
         self.writes += 1;
         match run.next {
             Next::Ahead => match sim.set_finalizer(&run.response, true) {
+                Ok(now) => self.schedule(sim, name, Run { response: now, next: Next::First, ..run }),
+                Err(Stale) => Progress::Moved,
+            },
+            Next::First => match sim.set_finalizer(&run.response, false) {
                 Ok(now) => self.schedule(sim, name, Run { response: now, next: Next::Status, ..run }),
                 Err(Stale) => Progress::Moved,
             },
