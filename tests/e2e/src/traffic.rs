@@ -306,8 +306,9 @@ impl Stream {
         lock(&self.seen).iter().map(|(_, received)| *received).max()
     }
 
-    /// How many numbers came back in this time.
+    /// How many numbers that were sent in this time came back in it. One that was sent before it can have waited in the receiver's own kernel, until
+    /// its thread's turn came: on a busy machine that takes longer than to be told of a cut.
     pub fn echoes(&self, from: Timestamp, to: Timestamp) -> usize {
-        lock(&self.seen).iter().filter(|(_, received)| *received >= from && *received <= to).count()
+        lock(&self.seen).iter().filter(|(sent, received)| *sent >= from && *received <= to).count()
     }
 }
