@@ -306,9 +306,9 @@ impl Stream {
         lock(&self.seen).iter().map(|(_, received)| *received).max()
     }
 
-    /// How many numbers that were sent in this time came back in it. One that was sent before it can have waited in the receiver's own kernel, until
+    /// The numbers that were sent in this time and came back in it: when, and when. One that was sent before it can have waited in the receiver's own kernel, until
     /// its thread's turn came: on a busy machine that takes longer than to be told of a cut.
-    pub fn echoes(&self, from: Timestamp, to: Timestamp) -> usize {
-        lock(&self.seen).iter().filter(|(sent, received)| *sent >= from && *received <= to).count()
+    pub fn echoes(&self, from: Timestamp, to: Timestamp) -> Vec<(Timestamp, Timestamp)> {
+        lock(&self.seen).iter().filter(|(sent, received)| *sent >= from && *received <= to).copied().collect()
     }
 }
