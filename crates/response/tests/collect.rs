@@ -155,16 +155,22 @@ fn a_release_does_not_wait_for_it_and_lets_it_finish() {
 }
 
 #[test]
-fn a_restart_after_the_release_finishes_it_too() {
-    let mut stage = a_pod();
-    stage.respond("alert", json!([collect(json!({}))]));
-    stage.release("alert");
-    stage.settle("alert").unwrap();
-    stage.restart();
-    stage.settle("alert").unwrap();
-    assert_eq!(stage.begun.len(), 2, "another instance goes on with it");
-    ends(&mut stage, &sealed(5, 5));
-    assert_eq!(stage.outcome("alert", "collect"), "Done/Collected");
+fn a_restart_before_or_after_the_release_finishes_it_too() {
+    for released_meanwhile in [false, true] {
+        let mut stage = a_pod();
+        stage.respond("alert", json!([collect(json!({}))]));
+        stage.release("alert");
+        if !released_meanwhile {
+            stage.settle("alert").unwrap();
+        }
+        stage.restart();
+        // Nobody looks again when the release is done: what goes on is begun with it.
+        stage.settle("alert").unwrap();
+        assert_eq!(says(&stage.status("alert"), "Reverted"), "True/Released");
+        assert_eq!(stage.begun.len(), 2, "another instance goes on with it, released meanwhile: {released_meanwhile}");
+        ends(&mut stage, &sealed(5, 5));
+        assert_eq!(stage.outcome("alert", "collect"), "Done/Collected");
+    }
 }
 
 #[test]

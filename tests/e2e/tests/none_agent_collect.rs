@@ -150,13 +150,19 @@ fn an_operator_that_is_replaced_goes_on_with_what_was_begun() {
         let (store, mut gate) = s.store_behind_a_gate("soc").await?;
         let pod = s.pod("web").await?;
         let response = s.respond("r", Spec::collect(&pod, &store, json!({}))).await?;
+        let released = s.respond("released", Spec::collect(&pod, &store, json!({}))).await?;
         collects(&response).await?;
+        collects(&released).await?;
         let operators: Api<Pod> = Api::namespaced(s.env.client.clone(), OPERATOR_NAMESPACE);
         for operator in operators.list_metadata(&ListParams::default()).await?.items {
             operators.delete(&operator.name_any(), &DeleteParams::default().grace_period(0)).await?;
         }
+        // While nobody is there: its release and what goes on beside that are begun by the next one.
+        released.change(json!({ "release": true })).await?;
+        released.becomes("Reverted", "True", SOON).await?;
         gate.open().await?;
         verified(&response, &store).await?;
+        verified(&released, &store).await?;
         Ok(())
     });
 }

@@ -145,9 +145,9 @@ impl Look<'_> {
             // Also when it was made to last longer after the undo had begun.
             let reason = if !asked || expired(self.response, self.world.now) { "Expired" } else { "Released" };
             status::released(&mut pass.status, self.response, self.world.now, reason, held_by.as_deref());
-            pass.finalizer = is_under_way(&pass.status);
             pass.phase = Phase::Released;
-            self.record_release(pass)?;
+            // Now, not at the next look: what another instance had begun before this release goes on by nobody, so nothing would give cause to one.
+            self.settle(pass)?;
         } else if conditions::find(&pass.status.conditions, "Reverted")
             .is_none_or(|reverted| reverted.reason != status::UNDO_FAILED)
         {
