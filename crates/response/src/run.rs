@@ -71,6 +71,10 @@ impl Act for RunCommand {
         let Some(run) = asked(cx) else { return Ok(plan) };
         let begun = task::begun(cx.before, BEGUN);
         if begun.is_none() && is_decided(cx.before) {
+            // What was said when it was decided goes on being said.
+            let before = cx.before.and_then(|before| Some((before.reason.as_deref()?, before.message.as_deref()?)));
+            let never_begun = before.filter(|(reason, _)| NOT_BEGUN.contains(reason));
+            plan.residual.extend(never_begun.map(|(reason, message)| cannot(cx, reason, message)));
             return Ok(plan);
         }
         let key = cx.task(false);
@@ -88,7 +92,7 @@ impl Act for RunCommand {
                 let custody = run.store_ref.as_ref().map(|store| Box::new(cx.custody(store)));
                 plan.effects.push(start(cx, key, command(cx, container, run, &run.command, custody)));
             }
-            Err(why) if begun.is_none() => plan.residual.push(cannot(cx, why)),
+            Err((reason, message)) if begun.is_none() => plan.residual.push(cannot(cx, reason, &message)),
             Err(_) => {}
         }
         Ok(plan)
@@ -307,8 +311,8 @@ fn not_running(of: &str, name: &str) -> Why {
     )
 }
 
-/// What keeps it from being begun, for a dry run.
-fn cannot(cx: &Context<'_>, (code, message): Why) -> Residual {
+/// What keeps it from being begun.
+fn cannot(cx: &Context<'_>, code: &str, message: &str) -> Residual {
     let name = cx.action.map_or("run", Action::effective_name);
     Residual {
         code: code.to_owned(),
