@@ -54,13 +54,14 @@ fn a_liveness_probe_that_needs_the_network_is_said_to_fail_and_its_restart_is_se
         until("the kubelet restarts it", SOON, async || Ok((s.restarts("web").await? > 0).then_some(()))).await?;
         let lost = response.becomes("EvidenceIntact", "False", SOON).await?;
         ensure!(lost.message.contains(&format!("container main of pod {}/web was restarted", s.namespace)), "{lost:?}");
-        let pod = s.get_pod("web").await?.status.unwrap_or_default();
-        let ended = pod
-            .container_statuses
-            .unwrap_or_default()
-            .into_iter()
-            .find_map(|it| it.last_state?.terminated?.finished_at);
-        let ended = ended.context("no container has ended")?.0;
+        // The count of the restarts can be there before what is told of the container that ended.
+        let ended = until("the kubelet says when it ended", SOON, async || {
+            let pod = s.get_pod("web").await?.status.unwrap_or_default();
+            let mut containers = pod.container_statuses.unwrap_or_default().into_iter();
+            Ok(containers.find_map(|it| it.last_state?.terminated?.finished_at))
+        })
+        .await?
+        .0;
         println!("restarted -> said {} s", lost.last_transition_time.0.duration_since(ended).as_secs());
         let contained = response.condition("Contained").await?.context("no Contained")?;
         ensure!(contained.status == "True", "it stays cut off: {contained:?}");
