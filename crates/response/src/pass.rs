@@ -101,7 +101,7 @@ impl Pass {
     /// was refused finds that nobody holds it or writes to it any more.
     #[must_use]
     pub fn finalizer_goes_first(&self) -> bool {
-        self.phase == Phase::Refused && !self.finalizer
+        self.phase == Phase::Refused
     }
 }
 

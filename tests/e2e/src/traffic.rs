@@ -306,9 +306,20 @@ impl Stream {
         lock(&self.seen).iter().map(|(_, received)| *received).max()
     }
 
-    /// The numbers that were sent in this time and came back in it: when, and when. One that was sent before it can have waited in the receiver's own kernel, until
+    /// How many numbers that were sent in this time came back in it. One that was sent before it can have waited in the receiver's own kernel, until
     /// its thread's turn came: on a busy machine that takes longer than to be told of a cut.
-    pub fn echoes(&self, from: Timestamp, to: Timestamp) -> Vec<(Timestamp, Timestamp)> {
+    pub fn echoes(&self, from: Timestamp, to: Timestamp) -> usize {
+        self.within(from, to).len()
+    }
+
+    /// Fails when one did, and says when it was sent and received.
+    pub fn none_came_back(&self, from: Timestamp, to: Timestamp) -> Result<()> {
+        let came = self.within(from, to);
+        ensure!(came.is_empty(), "{}: cut off from {from}, and yet numbers came back: {came:?}", self.what);
+        Ok(())
+    }
+
+    fn within(&self, from: Timestamp, to: Timestamp) -> Vec<(Timestamp, Timestamp)> {
         lock(&self.seen).iter().filter(|(sent, received)| *sent >= from && *received <= to).copied().collect()
     }
 }

@@ -154,7 +154,6 @@ impl Tee {
     }
 }
 
-/// The report, with what became of the outputs.
 /// Seals what another instance of the operator was storing. However that ends, it is what the report says.
 pub(super) async fn seal(case: &Case<'_>, seal: &Seal, end: &CancellationToken) -> CommandReport {
     let over = CancellationToken::new();
@@ -205,6 +204,7 @@ fn facts(command: &Command, report: &CommandReport, within: Option<(Timestamp, T
     }
 }
 
+/// The report, with what became of the outputs.
 fn with(mut report: CommandReport, stored: Stored) -> CommandReport {
     let Stored { url, digest, missing } = stored;
     report.result.outputs = Some(match (&digest, missing.is_empty()) {

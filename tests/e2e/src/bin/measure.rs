@@ -134,7 +134,7 @@ async fn flows(s: &Scenario) -> Result<Vec<Flow>> {
     inbound.answered(deleted, SETTLED).await?;
     outbound.answered(deleted, SETTLED).await?;
     let released = passed(Timestamp::now()).await?;
-    let within = |stream: &Stream, from: Timestamp| stream.echoes(from, from + WATCHED).len();
+    let within = |stream: &Stream, from: Timestamp| stream.echoes(from, from + WATCHED);
     Ok(streams
         .iter()
         .map(|(protocol, opened_by, stream)| Flow {
