@@ -26,6 +26,11 @@ use crate::{Duration, IncidentResponseStatus};
     status = "IncidentResponseStatus",
     doc = "A response to a security incident: carried out when it is created, undone when it is released or deleted.",
     selectable = ".spec.incident.id",
+    selectable = ".spec.target.pod.namespace",
+    selectable = ".spec.target.pod.name",
+    selectable = ".spec.target.pods.namespace",
+    selectable = ".spec.target.namespace.name",
+    selectable = ".spec.target.node.name",
     printcolumn(name = "Target", type_ = "string", json_path = ".status.target"),
     printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
     printcolumn(

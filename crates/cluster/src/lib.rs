@@ -43,7 +43,8 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(15);
 #[derive(Clone)]
 pub struct Cluster {
     client: Client,
-    responses: Arc<Shared<Vec<DeserializeGuard<IncidentResponse>>>>,
+    /// By the field selector that they were listed by.
+    responses: Arc<SharedBy<Option<String>, Vec<DeserializeGuard<IncidentResponse>>>>,
     dependencies: Arc<Shared<observe::Dependencies>>,
     bindings: Arc<Shared<surroundings::Bindings>>,
     pods: Arc<Shared<surroundings::Pods>>,

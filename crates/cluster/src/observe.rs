@@ -133,6 +133,9 @@ impl Cluster {
                 Observation::AdmissionBackends(self.admission_backends(namespace).await?)
             }
             Read::Responses => Observation::Responses(self.peers(now).await?),
+            Read::ResponsesOn { namespace, pod } => {
+                Observation::Responses(self.peers_on(namespace, pod.as_deref(), now).await?)
+            }
             Read::Control { address } => Observation::Control(probe::attempt(*address, CONTROL_LIMIT).await),
             Read::Reach { .. } => Observation::Reach(None),
             // Nor are these: of a task that nobody carries out nothing is known, and nobody remembers anything.

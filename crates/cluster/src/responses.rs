@@ -1,5 +1,8 @@
 //! The responses themselves: read, status, finalizer.
 
+use std::time::Duration;
+
+use futures::future::try_join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DeserializeGuard;
@@ -109,13 +112,41 @@ impl Cluster {
 
     /// All responses, read from the API server and not from a cache.
     pub(crate) async fn peers(&self, now: jiff::Timestamp) -> Result<Vec<PeerResponse>, Error> {
+        self.peers_by(None, now).await
+    }
+
+    /// Those whose target is a pod of this namespace (of this name, if one is given), pods of it, or all of it. Each is in one of the three lists, and
+    /// stays in it: a target cannot change.
+    pub(crate) async fn peers_on(
+        &self,
+        namespace: &str,
+        pod: Option<&str>,
+        now: jiff::Timestamp,
+    ) -> Result<Vec<PeerResponse>, Error> {
+        let name = pod.map(|name| format!(",spec.target.pod.name={name}")).unwrap_or_default();
+        let lists = [
+            format!("spec.target.pod.namespace={namespace}{name}"),
+            format!("spec.target.pods.namespace={namespace}"),
+            format!("spec.target.namespace.name={namespace}"),
+        ];
+        match try_join_all(lists.map(|fields| self.peers_by(Some(fields), now))).await {
+            Ok(lists) => Ok(lists.concat()),
+            // The definition is older than this operator, and knows no such fields.
+            Err(Error::Request { cause: Cause::Status { code: 400, .. }, .. }) => self.peers(now).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn peers_by(&self, fields: Option<String>, now: jiff::Timestamp) -> Result<Vec<PeerResponse>, Error> {
         // One by one: a typed list fails as a whole on one object that cannot be read.
         let api: Api<DeserializeGuard<IncidentResponse>> = Api::all(self.client.clone());
-        let list = self.responses.get(async || {
-            let list = within(api.list(&ListParams::default())).await;
+        let list = async || {
+            let parameters = ListParams { field_selector: fields.clone(), ..ListParams::default() };
+            let list = within(api.list(&parameters)).await;
             list.map(|list| list.items).map_err(|cause| Error::request("list", "IncidentResponses", cause))
-        });
-        Ok(list.await?.iter().filter_map(|item| item.0.as_ref().ok()).map(|response| peer(response, now)).collect())
+        };
+        let list = self.responses.get_of_late(&fields, Duration::ZERO, list).await?;
+        Ok(list.iter().filter_map(|item| item.0.as_ref().ok()).map(|response| peer(response, now)).collect())
     }
 }
 
@@ -131,5 +162,72 @@ fn written<T>(result: Result<T, Cause>, doing: &'static str, metadata: &ObjectMe
             let (namespace, name) = place(metadata);
             Err(Error::request(doing, format_args!("IncidentResponse {namespace}/{name}"), cause))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Request, Response};
+    use kube::Client;
+    use kube::client::Body;
+
+    use super::*;
+
+    fn response(name: &str, target: &Value) -> Value {
+        json!({ "metadata": { "namespace": "soc", "name": name, "uid": name }, "spec": { "target": target, "actions": [{ "isolate": {} }] } })
+    }
+
+    /// A cluster with a response on each kind of target, whose API server lists by all fields of targets, or, with a definition of before, by none.
+    fn cluster(knows_fields: bool) -> Cluster {
+        let service = tower::service_fn(move |request: Request<Body>| async move {
+            let query = request.uri().query().unwrap_or_default().replace("%3D", "=").replace("%2C", ",");
+            let all = [
+                (
+                    "spec.target.pod.namespace=shop,spec.target.pod.name=web",
+                    response("pod", &json!({ "pod": { "namespace": "shop", "name": "web" } })),
+                ),
+                (
+                    "spec.target.pods.namespace=shop",
+                    response("pods", &json!({ "pods": { "namespace": "shop", "limit": 9 } })),
+                ),
+                ("spec.target.namespace.name=shop", response("namespace", &json!({ "namespace": { "name": "shop" } }))),
+                (
+                    "spec.target.pod.namespace=bank",
+                    response("other", &json!({ "pod": { "namespace": "bank", "name": "web" } })),
+                ),
+            ];
+            let asked = query.contains("fieldSelector");
+            let found: Vec<&Value> = all
+                .iter()
+                .filter(|(fields, _)| !asked || query.contains(fields))
+                .map(|(_, response)| response)
+                .collect();
+            let (status, body) = if asked && !knows_fields {
+                (
+                    400,
+                    json!({ "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "field label not supported", "code": 400 }),
+                )
+            } else {
+                (200, json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": found }))
+            };
+            let response = Response::builder().status(status).body(Body::from(body.to_string().into_bytes()));
+            Ok::<_, tower::BoxError>(response.unwrap())
+        });
+        Cluster::new(Client::new(service, "default"))
+    }
+
+    async fn on_the_pod(cluster: &Cluster) -> Vec<String> {
+        let peers = cluster.peers_on("shop", Some("web"), jiff::Timestamp::UNIX_EPOCH).await.unwrap();
+        peers.into_iter().map(|peer| peer.uid).collect()
+    }
+
+    #[tokio::test]
+    async fn whoever_may_hold_a_pod_is_listed_by_the_fields_of_targets_and_nobody_else() {
+        assert_eq!(on_the_pod(&cluster(true)).await, ["pod", "pods", "namespace"]);
+    }
+
+    #[tokio::test]
+    async fn a_definition_that_knows_no_fields_of_targets_gives_all() {
+        assert_eq!(on_the_pod(&cluster(false)).await, ["pod", "pods", "namespace", "other"]);
     }
 }

@@ -29,7 +29,7 @@ use crate::prober::Prober;
 use crate::reconcile::{Context, name, reconcile};
 use crate::stores;
 use crate::tasks::Tasks;
-use crate::triggers::{Known, Stored, Triggers};
+use crate::triggers::{Known, Stored, Triggers, lighten};
 use crate::turns::Turns;
 
 /// Responses that are worked on at the same time. They mostly wait for the API server, and its storage takes what comes together together: a hundred at once
@@ -108,6 +108,7 @@ async fn act(
     let coming = turns.clone();
     let stored = watcher(api, watcher::Config::default())
         .backoff(pause::watch())
+        .modify(lighten)
         .reflect(writer)
         // Not by `Store::wait_until_ready`: the controller waits by it too, and in kube-runtime 5.0.0 only one of two is woken.
         .inspect_ok(move |event| {

@@ -29,7 +29,7 @@ use crate::run;
 use crate::settings::{Agents, Settings};
 use crate::status;
 use crate::target;
-use crate::world::{PeerResponse, Read, Unread, World};
+use crate::world::{PeerResponse, Unread, World};
 
 /// Where a response is in its life. Derived from the object each time, never stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -265,9 +265,6 @@ impl Look<'_> {
             for target in &status.targets {
                 reads.extend(act.reads(&self.context(action, target, None, status.targets.len()), releasing));
             }
-        }
-        if releasing {
-            reads.push(Read::Responses);
         }
         self.world.require(reads)
     }

@@ -64,8 +64,11 @@ pub enum Read {
     Neighbours { namespace: String, node: String },
     /// The Services of a namespace, for the receipt.
     Services { namespace: String },
-    /// All other responses, read afresh: a release must not miss one that was created a moment ago.
+    /// All responses, as they are stored.
     Responses,
+    /// Those whose target can have to do with the pods of a namespace: the namespace, pods of it, and a pod of it, whichever or of this name. Read
+    /// afresh: a release must not miss one that was created a moment ago. The others are not in the way of it, however many there are.
+    ResponsesOn { namespace: String, pod: Option<String> },
     /// What this operator remembers to have carried out of late ([`Recent`](crate::Recent)).
     Recent,
     /// One connection attempt, now, for at most 50 ms: the positive control before a cut.
@@ -309,6 +312,14 @@ impl World {
         match self.observed.get(&Read::Responses) {
             Some(Observation::Responses(responses)) => Ok(responses),
             _ => Err(Read::Responses.into()),
+        }
+    }
+
+    pub(crate) fn responses_on(&self, namespace: &str, pod: Option<&str>) -> Result<&[PeerResponse], Unread> {
+        let read = Read::ResponsesOn { namespace: namespace.to_owned(), pod: pod.map(str::to_owned) };
+        match self.observed.get(&read) {
+            Some(Observation::Responses(responses)) => Ok(responses),
+            _ => Err(read.into()),
         }
     }
 

@@ -23,7 +23,7 @@ use tourniquet_api::{PinnedTarget, Verb, names};
 pub(crate) use self::namespace::{lost_in, pods_in};
 use self::policies::Scope;
 pub(crate) use self::seen::finished;
-use self::seen::{containment_read, endpoint_read};
+use self::seen::{containment_read, endpoint_read, peers_read};
 use crate::action::{Act, Asked, Assessment, Context, Plan, Refusal, Undo};
 use crate::effect::{Kind, ObjectRef};
 use crate::rbac::rule;
@@ -91,6 +91,13 @@ impl Act for Isolate {
                 // Of the policies nothing matters in the first minute of a cut.
                 return reads;
             }
+        }
+        if undoing {
+            reads.push(if whole {
+                Read::ResponsesOn { namespace: namespace.clone(), pod: None }
+            } else {
+                peers_read(cx)
+            });
         }
         reads.extend([
             Read::Engines,

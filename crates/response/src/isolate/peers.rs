@@ -5,7 +5,7 @@ use tourniquet_api::names;
 
 use super::containment;
 use super::policies::{self, Scope, scope};
-use super::seen::{endpoint, place};
+use super::seen::{self, endpoint, place};
 use super::verdict::Engine;
 use crate::action::Context;
 use crate::world::{PeerResponse, Unread};
@@ -30,7 +30,7 @@ pub(super) fn of<'a>(cx: &Context<'a>) -> Result<Vec<Peer<'a>>, Unread> {
         let scope = if by_namespace { Scope::Namespace } else { Scope::Labelled };
         (by_namespace || by_itself).then_some(Peer { response, scope })
     };
-    let others = cx.world.responses()?.iter().filter(|peer| peer.live && peer.uid != cx.response_uid);
+    let others = seen::peers(cx)?.iter().filter(|peer| peer.live && peer.uid != cx.response_uid);
     let mut peers: Vec<Peer<'a>> = others.filter_map(peer).collect();
     peers.sort_by_key(|peer| (&peer.response.name, &peer.response.uid));
     Ok(peers)

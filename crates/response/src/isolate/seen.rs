@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tourniquet_api::Containment;
 
 use crate::action::Context;
-use crate::world::{CiliumEndpoint, Read, Unread};
+use crate::world::{CiliumEndpoint, PeerResponse, Read, Unread};
 
 /// The pod's namespace and name.
 pub(super) fn place<'a>(cx: &Context<'a>) -> (&'a str, &'a str) {
@@ -29,6 +29,18 @@ pub(super) fn endpoint_read(cx: &Context<'_>) -> Read {
     } else {
         Read::CiliumEndpoint { namespace: namespace.to_owned(), name: name.to_owned() }
     }
+}
+
+/// The look at the responses that may isolate it as well.
+pub(super) fn peers_read(cx: &Context<'_>) -> Read {
+    let (namespace, name) = place(cx);
+    Read::ResponsesOn { namespace: namespace.to_owned(), pod: (!cx.listed).then(|| name.to_owned()) }
+}
+
+/// Them, and this one.
+pub(super) fn peers<'a>(cx: &Context<'a>) -> Result<&'a [PeerResponse], Unread> {
+    let (namespace, name) = place(cx);
+    cx.world.responses_on(namespace, (!cx.listed).then_some(name))
 }
 
 /// The pinned pod. A pod of the same name with another UID is another pod.

@@ -32,8 +32,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 use tourniquet_api::{Answer, IncidentResponse, names};
 use tourniquet_response::{
-    Calico, ClusterwidePolicy, Engines, Grants, Observation, Pass, PeerResponse, Reach, Read, Settings, World, pass,
-    peer,
+    Calico, ClusterwidePolicy, Engines, Grants, Observation, Pass, Reach, Read, Settings, World, pass, peer,
 };
 
 use self::agents::{AGENTS, Agents};
@@ -317,7 +316,13 @@ impl Sim {
             Read::Grants { .. } => Observation::Grants(Ok(Grants::default())),
             Read::Neighbours { .. } => Observation::Neighbours(Ok(Arc::default())),
             Read::Services { .. } => Observation::Services(Ok(Vec::new())),
-            Read::Responses => Observation::Responses(self.peers()),
+            Read::ResponsesOn { .. } => {
+                let on = self.responses.values().filter(|response| fixtures::is_on(response, read));
+                Observation::Responses(on.map(|response| peer(response, self.now)).collect())
+            }
+            Read::Responses => {
+                Observation::Responses(self.responses.values().map(|response| peer(response, self.now)).collect())
+            }
             Read::Control { address } => Observation::Control(self.attempt(*address)),
             Read::Reach { address } => {
                 Observation::Reach(self.attempts.get(&(uid.to_owned(), *address)).copied().flatten())
@@ -325,10 +330,6 @@ impl Sim {
             Read::Recent => panic!("no operator of these stories has a budget"),
             Read::Task(_) => panic!("no response of these stories runs a command"),
         }
-    }
-
-    fn peers(&self) -> Vec<PeerResponse> {
-        self.responses.values().map(|response| peer(response, self.now)).collect()
     }
 
     /// As the API shows it.
